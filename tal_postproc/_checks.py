@@ -1,0 +1,173 @@
+"""The one door: arguments become canonical arrays here, or a clear error.
+
+Kernels have one signature each (C-contiguous float64 and int64), so every public function passes what it was given
+through these checkers first.  A message names the argument, the rule, the offending value and how many there are.
+Nothing is changed in place; an array that is canonical already is handed on without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+
+def as_real(value: ArrayLike, name: str) -> NDArray[Any]:
+    """Any array of real numbers, in its own dtype; refuses complex, text, objects and ragged lists."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be a rectangular array of real numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        if array.size == 0 and array.dtype.kind == "O":
+            return array.astype(np.float64)
+        raise TypeError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def _refuse_rows(array: NDArray[Any], bad: NDArray[np.bool_], name: str, rule: str) -> None:
+    """Raise for the first row of `array` that `bad` marks, and say how many there are."""
+    rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1)) if bad.ndim > 1 else np.flatnonzero(bad)
+    first = rows[0]
+    raise ValueError(f"`{name}` {rule}; row {first} is {array[first].tolist()} ({len(rows)} of {len(array)} rows)")
+
+
+def as_segments(value: ArrayLike, name: str = "segments") -> Float:
+    """(N, 2) float64, finite, start <= end; an empty list is (0, 2)."""
+    array = np.ascontiguousarray(as_real(value, name), dtype=np.float64)
+    if array.shape in ((0,), (0, 0), (0, 2)):
+        return np.empty((0, 2))
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"`{name}` must have shape (N, 2), one [start, end] per row, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        _refuse_rows(array, ~np.isfinite(array), name, "must be finite")
+    if not (array[:, 0] <= array[:, 1]).all():
+        _refuse_rows(array, array[:, 0] > array[:, 1], name, "needs start <= end")
+    return array
+
+
+def as_values(value: ArrayLike, length: int | None, name: str, *, per: str = "segment") -> Float:
+    """(N,) float64, finite; `length` is the N it must have."""
+    array = np.ascontiguousarray(as_real(value, name), dtype=np.float64)
+    if array.ndim != 1 or (length is not None and len(array) != length):
+        wanted = "(N,)" if length is None else f"({length},), one per {per}"
+        raise ValueError(f"`{name}` must have shape {wanted}, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        _refuse_rows(array, ~np.isfinite(array), name, "must be finite")
+    return array
+
+
+def as_integers(value: ArrayLike, length: int | None, name: str, *, per: str = "segment") -> Int:
+    """(N,) int64; floats are taken when they are whole numbers."""
+    array = as_real(value, name)
+    if array.size == 0 and array.ndim == 1:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or (length is not None and len(array) != length):
+        wanted = "(N,)" if length is None else f"({length},), one per {per}"
+        raise ValueError(f"`{name}` must have shape {wanted}, got shape {array.shape}")
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array)
+        whole[whole] = array[whole] == np.trunc(array[whole])
+        if not whole.all():
+            _refuse_rows(array, ~whole, name, "must hold whole numbers")
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"`{name}` must fit in int64, got {int(array.max())}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def as_labels(value: ArrayLike, length: int, name: str = "labels", *, num_classes: int | None = None) -> Int:
+    """(N,) int64 class indices, not negative, below `num_classes` where that is known."""
+    array = as_integers(value, length, name)
+    if array.size:
+        upper = np.iinfo(np.int64).max if num_classes is None else num_classes
+        bad = (array < 0) | (array >= upper)
+        if bad.any():
+            rule = "must be >= 0" if num_classes is None else f"must lie in [0, {num_classes})"
+            _refuse_rows(array, bad, name, rule)
+    return array
+
+
+def as_map(value: ArrayLike, name: str, *, length: int | None = None) -> NDArray[Any]:
+    """(T,) or (T, K) of real numbers in its own dtype; columns are checked when they are gathered."""
+    array = as_real(value, name)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"`{name}` must have shape (T,) or (T, K), got shape {array.shape}")
+    if length is not None and len(array) != length:
+        raise ValueError(f"`{name}` must have {length} snippets like the other maps, got {len(array)}")
+    return array
+
+
+def as_columns(array: NDArray[Any], columns: Int | None, name: str) -> Float:
+    """The chosen columns of a (T, K) map as a finite, C-contiguous float64 (C, T) buffer; all of them for None."""
+    chosen = array.T if columns is None else array.T[columns]
+    gathered = np.ascontiguousarray(chosen, dtype=np.float64)
+    if not np.isfinite(gathered).all():
+        bad = ~np.isfinite(gathered).all(axis=0)
+        first = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"`{name}` must be finite; snippet {first} is {array[first].tolist()} ({int(bad.sum())} of {len(bad)} snippets)"
+        )
+    return gathered
+
+
+def as_number(
+    value: Any,
+    name: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """A finite float within the bounds."""
+    if not isinstance(value, float):  # the common case needs no more than the bounds
+        if isinstance(value, (bool, str, bytes)) or np.ndim(value) != 0:
+            raise TypeError(f"`{name}` must be a number, got {value!r}")
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"`{name}` must be a number, got {value!r}") from None
+    if not np.isfinite(value):
+        raise ValueError(f"`{name}` must be finite, got {value}")
+    if at_least is not None and value < at_least:
+        raise ValueError(f"`{name}` must be at least {at_least:g}, got {value:g}")
+    if above is not None and value <= above:
+        raise ValueError(f"`{name}` must be above {above:g}, got {value:g}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"`{name}` must be at most {at_most:g}, got {value:g}")
+    return float(value)
+
+
+def as_count(value: Any, name: str, *, at_least: int = 0) -> int:
+    """A whole number, at least `at_least`."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
+    value = int(value)
+    if value < at_least:
+        raise ValueError(f"`{name}` must be at least {at_least}, got {value}")
+    return value
+
+
+def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """One of the named choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def as_threshold_list(value: ArrayLike, name: str = "thresholds") -> Float:
+    """(M,) float64, finite, in the order given; a single number is a list of one."""
+    return as_values(np.atleast_1d(as_real(value, name)), None, name)
+
+
+def as_offsets(value: ArrayLike, num_rows: int, name: str = "offsets") -> Int:
+    """(V+1,) int64 from 0 to `num_rows`, never decreasing."""
+    array = as_integers(value, None, name)
+    if len(array) == 0 or array[0] != 0 or array[-1] != num_rows or (np.diff(array) < 0).any():
+        shown = array.tolist() if len(array) <= 6 else [*array[:3].tolist(), "...", *array[-2:].tolist()]
+        raise ValueError(f"`{name}` must rise from 0 to {num_rows} (the number of rows), got {shown}")
+    return array

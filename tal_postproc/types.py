@@ -1,0 +1,397 @@
+"""What goes in and what comes out: videos, segments, results, and our errors.
+
+All of them are frozen, hold plain NumPy arrays, and check themselves when they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _checks
+from ._checks import Float, Int
+
+__all__ = [
+    "AverageRecall",
+    "FormatError",
+    "FusedSegments",
+    "MeanAveragePrecision",
+    "MissingExtraError",
+    "Segments",
+    "UnitError",
+    "Video",
+]
+
+Unit = Literal["snippet", "second", "relative"]
+UNITS = ("snippet", "second", "relative")
+
+
+class UnitError(ValueError):
+    """Segments came in another unit than the function needs."""
+
+
+class FormatError(ValueError):
+    """A file or record is not what its format says, or is larger than it may be."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: pip install 'tal_postproc[{extra}]'")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """Proposals, detections or annotations of one or many videos, in flat columns.
+
+    Row i is the interval ``segments[i] = [start, end]`` of class ``labels[i]`` with score ``scores[i]``.  The rows of
+    video v are ``offsets[v]:offsets[v + 1]``.  There is no padding and no trick on the coordinates.
+
+    Parameters
+    ----------
+    segments : (N, 2) array_like of float
+        Start and end in `unit`, finite, start <= end.
+    labels : (N,) array_like of int, optional
+        Class index of every row, >= 0.  Default: all 0.
+    scores : (N,) array_like of float, optional
+        Any finite number.  Default: all 1 (annotations).
+    offsets : (V+1,) array_like of int, optional
+        Default: one video that owns all rows.
+    unit : {"snippet", "second", "relative"}
+        "relative" means fractions of the video's duration.
+    video_ids : sequence of str, optional
+        One per video, or empty where names do not matter.
+    columns : mapping of str to (N,) array, optional
+        Named extra columns, such as ``inner`` or ``threshold``.
+
+    Examples
+    --------
+    >>> found = Segments([[1, 4], [6, 7]], labels=[0, 2], scores=[0.9, 0.4])
+    >>> len(found), found.num_videos, found.unit
+    (2, 1, 'snippet')
+    >>> found.to_seconds(0.64).segments.tolist()
+    [[0.64, 2.56], [3.84, 4.48]]
+    """
+
+    segments: Float
+    labels: Int
+    scores: Float
+    offsets: Int
+    unit: Unit
+    video_ids: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]]
+
+    def __init__(
+        self,
+        segments: ArrayLike,
+        labels: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        offsets: ArrayLike | None = None,
+        unit: Unit = "snippet",
+        video_ids: Sequence[str] = (),
+        columns: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        rows = _checks.as_segments(segments)
+        n = len(rows)
+        bounds = _checks.as_offsets([0, n] if offsets is None else offsets, n)
+        ids = tuple(map(str, video_ids))
+        if ids and len(ids) != len(bounds) - 1:
+            raise ValueError(f"`video_ids` must name {len(bounds) - 1} videos, got {len(ids)}")
+        if len(set(ids)) != len(ids):
+            twice = next(name for name in ids if ids.count(name) > 1)
+            raise ValueError(f"`video_ids` must differ, {twice!r} stands {ids.count(twice)} times")
+        extra: dict[str, NDArray[Any]] = {}
+        for name, column in (columns or {}).items():
+            extra[name] = np.asarray(column)
+            if extra[name].shape[:1] != (n,):
+                raise ValueError(f"`columns[{name!r}]` must have {n} rows, got shape {extra[name].shape}")
+        for name, value in (
+            ("segments", rows),
+            ("labels", np.zeros(n, np.int64) if labels is None else _checks.as_labels(labels, n)),
+            ("scores", np.ones(n) if scores is None else _checks.as_values(scores, n, "scores")),
+            ("offsets", bounds),
+            ("unit", _checks.as_choice(unit, "unit", UNITS)),
+            ("video_ids", ids),
+            ("columns", extra),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def _trusted(
+        cls,
+        segments: Float,
+        labels: Int,
+        scores: Float,
+        offsets: Int,
+        unit: Unit,
+        video_ids: tuple[str, ...],
+        columns: Mapping[str, NDArray[Any]],
+    ) -> Segments:
+        """Wrap arrays that are canonical already: our own results, checked when they came in."""
+        made = object.__new__(cls)
+        for name, value in zip(cls.__slots__, (segments, labels, scores, offsets, unit, video_ids, columns), strict=True):
+            object.__setattr__(made, name, value)
+        return made
+
+    @classmethod
+    def empty(cls, unit: Unit = "snippet", video_ids: Sequence[str] = ("",)) -> Segments:
+        """No rows, for as many videos as are named."""
+        return cls(np.empty((0, 2)), offsets=np.zeros(len(video_ids) + 1, np.int64), unit=unit, video_ids=video_ids)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Segments]) -> Segments:
+        """The videos of all parts, one after the other; all parts share unit and extra columns.
+
+        >>> Segments.concatenate([Segments([[0, 1]]), Segments([[2, 3], [4, 5]])]).offsets.tolist()
+        [0, 1, 3]
+        """
+        parts = list(parts)
+        if not parts:
+            return cls.empty(video_ids=())
+        first = parts[0]
+        for part in parts:
+            if part.unit != first.unit:
+                raise UnitError(f"`parts` must share one unit, got {first.unit!r} and {part.unit!r}")
+            if len(part) and part.columns.keys() != first.columns.keys():
+                raise ValueError(
+                    f"`parts` must share their extra columns, got {sorted(first.columns)} and {sorted(part.columns)}"
+                )
+        named = all(len(part.video_ids) == part.num_videos for part in parts)
+        starts = np.cumsum([0, *(len(part) for part in parts)])
+        return cls(
+            np.concatenate([part.segments for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([[0], *(part.offsets[1:] + start for part, start in zip(parts, starts))]),
+            first.unit,
+            tuple(name for part in parts for name in part.video_ids) if named else (),
+            {name: np.concatenate([part.columns[name] for part in parts if name in part.columns]) for name in first.columns},
+        )
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __repr__(self) -> str:
+        extra = f", columns={sorted(self.columns)}" if self.columns else ""
+        return f"<Segments: {len(self)} rows of {self.num_videos} video(s), unit={self.unit!r}{extra}>"
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos V, those without rows included."""
+        return len(self.offsets) - 1
+
+    @property
+    def video_index(self) -> Int:
+        """(N,) int64: the video that every row belongs to."""
+        return np.repeat(np.arange(self.num_videos), np.diff(self.offsets))
+
+    def video(self, which: int | str) -> Segments:
+        """The rows of one video, by position or by id."""
+        if isinstance(which, str):
+            if which not in self.video_ids:
+                raise KeyError(f"no video {which!r} among {len(self.video_ids)} named videos")
+            which = self.video_ids.index(which)
+        if not -self.num_videos <= which < self.num_videos:
+            raise IndexError(f"video {which} is out of range for {self.num_videos} videos")
+        which %= self.num_videos
+        rows = slice(int(self.offsets[which]), int(self.offsets[which + 1]))
+        return Segments._trusted(
+            self.segments[rows],
+            self.labels[rows],
+            self.scores[rows],
+            np.array([0, rows.stop - rows.start]),
+            self.unit,
+            self.video_ids[which : which + 1],
+            {name: column[rows] for name, column in self.columns.items()},
+        )
+
+    def __iter__(self) -> Iterator[Segments]:
+        """One `Segments` per video."""
+        return (self.video(v) for v in range(self.num_videos))
+
+    def select(self, rows: NDArray[Any]) -> Segments:
+        """Some rows, by mask or by index; the videos stay, and rows are regrouped by video in the order given.
+
+        >>> Segments([[0, 1], [2, 3], [4, 5]]).select(np.array([2, 0])).segments.tolist()
+        [[4.0, 5.0], [0.0, 1.0]]
+        """
+        index = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows, np.int64)
+        video = self.video_index[index]
+        if self.num_videos > 1 and (np.diff(video) < 0).any():
+            order = np.argsort(video, kind="stable")
+            index, video = index[order], video[order]
+        return Segments._trusted(
+            self.segments[index],
+            self.labels[index],
+            self.scores[index],
+            np.searchsorted(video, np.arange(self.num_videos + 1)),
+            self.unit,
+            self.video_ids,
+            {name: column[index] for name, column in self.columns.items()},
+        )
+
+    def replace(self, **changes: Any) -> Segments:
+        """A copy with some fields exchanged, checked like a new one."""
+        return replace(self, **changes)
+
+    def require_unit(self, unit: Unit, argument: str) -> None:
+        """Raise `UnitError` unless the rows are in `unit`."""
+        if self.unit != unit:
+            raise UnitError(f"`{argument}` must be in {unit}s, got unit {self.unit!r}; convert it first (to_seconds, to_snippets)")
+
+    def _scaled(self, factor: float | ArrayLike, unit: Unit, name: str) -> Segments:
+        per_video = np.asarray(factor, np.float64)
+        if per_video.ndim == 1 and len(per_video) != self.num_videos:
+            raise ValueError(f"`{name}` must be one number or one per video ({self.num_videos}), got {len(per_video)}")
+        if not (np.isfinite(per_video) & (per_video > 0)).all():
+            raise ValueError(f"`{name}` must be finite and above 0, got {per_video.tolist()}")
+        rows = per_video if per_video.ndim == 0 else per_video[self.video_index][:, None]
+        scaled = self.segments * rows if unit == "second" else self.segments / rows
+        return replace(self, segments=scaled, unit=unit)
+
+    def to_seconds(self, seconds_per_snippet: float | ArrayLike) -> Segments:
+        """Snippets to seconds; one number, or one per video."""
+        self.require_unit("snippet", "segments")
+        return self._scaled(seconds_per_snippet, "second", "seconds_per_snippet")
+
+    def to_snippets(self, seconds_per_snippet: float | ArrayLike) -> Segments:
+        """Seconds to snippets; one number, or one per video.  Nothing is rounded."""
+        self.require_unit("second", "segments")
+        return self._scaled(seconds_per_snippet, "snippet", "seconds_per_snippet")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video:
+    """What the pipeline needs to know of one video; nothing is copied.
+
+    Parameters
+    ----------
+    id : str
+        The name under which detections are reported.
+    maps : mapping of str to (T,) or (T, K) array
+        Named maps of equal length: ``"cas"`` (T, K), ``"attention"`` (T,), ``"logits"`` (T, K) ...; any real dtype.
+    scores : mapping of str to (K,) array
+        Named video-level class scores; ``"video"`` is what presets look for.
+    seconds_per_snippet : float, optional
+        Seconds that one snippet lasts.
+    duration : float, optional
+        Length in seconds.
+    warp : pair of (M,) arrays, optional
+        Piecewise linear time warp ``(knots, times)``: the second ``knots[i]`` of the uniform grid is really
+        ``times[i]``.
+    proposals : Segments, optional
+        Given proposals, for pipelines that only suppress.
+
+    Examples
+    --------
+    >>> video = Video("v", {"cas": np.zeros((8, 3))}, {"video": [0.1, 0.8, 0.1]}, seconds_per_snippet=0.64)
+    >>> video.num_snippets
+    8
+    """
+
+    id: str
+    maps: Mapping[str, NDArray[Any]]
+    scores: Mapping[str, Float] = field(default_factory=dict)
+    seconds_per_snippet: float | None = None
+    duration: float | None = None
+    warp: tuple[Float, Float] | None = None
+    proposals: Segments | None = None
+
+    def __post_init__(self) -> None:
+        maps: dict[str, NDArray[Any]] = {}
+        length: int | None = None
+        for name, value in self.maps.items():
+            maps[name] = _checks.as_map(value, f"maps[{name!r}]", length=length)
+            length = len(maps[name])
+        scores = {name: _checks.as_values(value, None, f"scores[{name!r}]") for name, value in self.scores.items()}
+        put = object.__setattr__
+        put(self, "maps", maps)
+        put(self, "scores", scores)
+        for name in ("seconds_per_snippet", "duration"):
+            if getattr(self, name) is not None:
+                put(self, name, _checks.as_number(getattr(self, name), name, above=0.0))
+        if self.warp is not None:
+            knots = _checks.as_values(self.warp[0], None, "warp[0]", per="knot")
+            times = _checks.as_values(self.warp[1], len(knots), "warp[1]", per="knot")
+            if len(knots) < 2 or (np.diff(knots) < 0).any() or (np.diff(times) < 0).any():
+                raise ValueError(f"`warp` needs at least 2 knots, both rows never decreasing, got {len(knots)} knots")
+            put(self, "warp", (knots, times))
+
+    @property
+    def num_snippets(self) -> int:
+        """T, the common length of the maps; 0 where there is none."""
+        return len(next(iter(self.maps.values()))) if self.maps else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedSegments:
+    """What fusion made of N segments: M clusters, best first, and who went where."""
+
+    segments: Float  # (M, 2) fused boundaries
+    scores: Float  # (M,) fused scores
+    assignment: Int  # (N,) cluster of every input row; -1 where a row was left out
+    picks: Int  # (M,) input row that opened the cluster
+    sizes: Int  # (M,) members
+    effective_size: Float  # (M,) 1 / sum g_k^2
+    start_std: Float  # (M,) weighted standard deviation of the members' starts
+    end_std: Float  # (M,) the same for their ends
+    degenerate: NDArray[np.bool_]  # (M,) True where a fitted scale collapsed (student_t with scale="fit")
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanAveragePrecision:
+    """mAP of detections: per threshold, per class, and averaged.
+
+    ``ap[i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]``; fractions, not percent.
+    """
+
+    tiou_thresholds: Float  # (I,)
+    classes: Int  # (K,) class ids, rising
+    ap: Float  # (I, K)
+    per_threshold: Float  # (I,) mean over classes
+    protocol: str
+    num_ground_truth: Int  # (K,) instances left after the protocol's clean-up
+    num_detections: Int  # (K,)
+    recall: Float | None = None  # (I, X, K) recall at top-kx, protocol "actionformer"
+    top_kx: tuple[int, ...] = ()
+
+    @property
+    def average(self) -> float:
+        """Mean over the thresholds that were asked for."""
+        return float(self.per_threshold.mean()) if len(self.per_threshold) else 0.0
+
+    @property
+    def per_class(self) -> Float:
+        """(K,) AP of every class, averaged over the thresholds."""
+        return self.ap.mean(axis=0)
+
+    def average_over(self, name: str) -> float:
+        """One of the usual averages by name: "0.1:0.5", "0.3:0.7", "0.1:0.7" or "0.5:0.95"."""
+        steps = {"0.1:0.5": (0.1, 0.1, 5), "0.3:0.7": (0.3, 0.1, 5), "0.1:0.7": (0.1, 0.1, 7), "0.5:0.95": (0.5, 0.05, 10)}
+        _checks.as_choice(name, "name", tuple(steps))
+        first, step, count = steps[name]
+        wanted = first + step * np.arange(count)
+        found = np.abs(self.tiou_thresholds[None, :] - wanted[:, None]) < 1e-9
+        if not found.any(axis=1).all():
+            missing = wanted[~found.any(axis=1)]
+            raise ValueError(f"the average {name} needs tIoU {missing[0]:.2f}, which was not evaluated ({len(missing)} missing)")
+        return float(self.per_threshold[found.argmax(axis=1)].mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AverageRecall:
+    """Recall of class-agnostic proposals against their average number per video (AR@AN)."""
+
+    tiou_thresholds: Float  # (I,)
+    proposals_per_video: Float  # (P,) average number of proposals
+    recall: Float  # (I, P)
+    average_recall: Float  # (P,) mean over thresholds
+    area: float  # area under average_recall in percent of the full rectangle
