@@ -1,7 +1,22 @@
-"""Post-processing and pseudo labels for weakly supervised temporal action localization."""
+"""Post-processing and pseudo labels for weakly supervised temporal action localization.
 
+``import tal_postproc as tpp``: TCAMs in, detections and mAP out.  The conventions are in docs/conventions.md.
+"""
+
+import logging
+
+from . import config, formats, presets, synthetic
+from .evaluation import average_recall, classification_map, filter_ambiguous, mean_average_precision
+from .fusion import fuse_segments, weighted_segment_fusion
+from .overlap import tiou_matrix
+from .pipeline import PostProcessor, warm_up
+from .proposals import extract_proposals, oic_scores, segments_to_seconds, upsample_tcam
+from .suppression import batched_nms, nms, segment_voting, soft_nms
 from .types import (
+    Annotations,
     AverageRecall,
+    ClassificationMAP,
+    EnsembledSegments,
     FormatError,
     FusedSegments,
     MeanAveragePrecision,
@@ -9,17 +24,45 @@ from .types import (
     Segments,
     UnitError,
     Video,
+    Videos,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Annotations",
     "AverageRecall",
+    "ClassificationMAP",
+    "EnsembledSegments",
     "FormatError",
     "FusedSegments",
     "MeanAveragePrecision",
     "MissingExtraError",
+    "PostProcessor",
     "Segments",
     "UnitError",
     "Video",
+    "Videos",
+    "average_recall",
+    "batched_nms",
+    "classification_map",
+    "config",
+    "extract_proposals",
+    "filter_ambiguous",
+    "formats",
+    "fuse_segments",
+    "mean_average_precision",
+    "nms",
+    "oic_scores",
+    "presets",
+    "segment_voting",
+    "segments_to_seconds",
+    "soft_nms",
+    "synthetic",
+    "tiou_matrix",
+    "upsample_tcam",
+    "warm_up",
+    "weighted_segment_fusion",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -30,6 +30,12 @@ def as_real(value: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
+def _canonical(array: NDArray[Any], dtype: type) -> NDArray[Any]:
+    """C-contiguous, aligned and writable, copied only where it must be: kernels would compile anew for other kinds."""
+    array = np.ascontiguousarray(array, dtype=dtype)
+    return array if array.flags.carray else array.copy()
+
+
 def _refuse_rows(array: NDArray[Any], bad: NDArray[np.bool_], name: str, rule: str) -> None:
     """Raise for the first row of `array` that `bad` marks, and say how many there are."""
     rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1)) if bad.ndim > 1 else np.flatnonzero(bad)
@@ -39,7 +45,7 @@ def _refuse_rows(array: NDArray[Any], bad: NDArray[np.bool_], name: str, rule: s
 
 def as_segments(value: ArrayLike, name: str = "segments") -> Float:
     """(N, 2) float64, finite, start <= end; an empty list is (0, 2)."""
-    array = np.ascontiguousarray(as_real(value, name), dtype=np.float64)
+    array = _canonical(as_real(value, name), np.float64)
     if array.shape in ((0,), (0, 0), (0, 2)):
         return np.empty((0, 2))
     if array.ndim != 2 or array.shape[1] != 2:
@@ -53,7 +59,7 @@ def as_segments(value: ArrayLike, name: str = "segments") -> Float:
 
 def as_values(value: ArrayLike, length: int | None, name: str, *, per: str = "segment") -> Float:
     """(N,) float64, finite; `length` is the N it must have."""
-    array = np.ascontiguousarray(as_real(value, name), dtype=np.float64)
+    array = _canonical(as_real(value, name), np.float64)
     if array.ndim != 1 or (length is not None and len(array) != length):
         wanted = "(N,)" if length is None else f"({length},), one per {per}"
         raise ValueError(f"`{name}` must have shape {wanted}, got shape {array.shape}")
@@ -77,7 +83,7 @@ def as_integers(value: ArrayLike, length: int | None, name: str, *, per: str = "
             _refuse_rows(array, ~whole, name, "must hold whole numbers")
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"`{name}` must fit in int64, got {int(array.max())}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return _canonical(array, np.int64)
 
 
 def as_labels(value: ArrayLike, length: int, name: str = "labels", *, num_classes: int | None = None) -> Int:
@@ -105,7 +111,7 @@ def as_map(value: ArrayLike, name: str, *, length: int | None = None) -> NDArray
 def as_columns(array: NDArray[Any], columns: Int | None, name: str) -> Float:
     """The chosen columns of a (T, K) map as a finite, C-contiguous float64 (C, T) buffer; all of them for None."""
     chosen = array.T if columns is None else array.T[columns]
-    gathered = np.ascontiguousarray(chosen, dtype=np.float64)
+    gathered = _canonical(chosen, np.float64)
     if not np.isfinite(gathered).all():
         bad = ~np.isfinite(gathered).all(axis=0)
         first = int(np.flatnonzero(bad)[0])
@@ -150,6 +156,24 @@ def as_count(value: Any, name: str, *, at_least: int = 0) -> int:
     if value < at_least:
         raise ValueError(f"`{name}` must be at least {at_least}, got {value}")
     return value
+
+
+def as_tiou_threshold(value: Any, name: str = "tiou_threshold", *, inclusive: bool = False) -> float:
+    """A number in [0, 1]; above 0 where reaching it is enough, because every pair of segments reaches 0."""
+    if inclusive and value == 0:
+        raise ValueError(
+            f"`{name}` must be above 0 where reaching it is enough, got 0: every pair of segments reaches 0"
+        )
+    return as_number(value, name, at_least=0.0, at_most=1.0)
+
+
+def as_overlap(overlap: str, length_offset: Any, area_eps: Any) -> tuple[bool, float, float]:
+    """How segments are compared, as kernels take it: candidate's length only?, length offset, area epsilon."""
+    return (
+        as_choice(overlap, "overlap", ("iou", "candidate")) == "candidate",
+        as_number(length_offset, "length_offset", at_least=0.0),
+        as_number(area_eps, "area_eps", at_least=0.0),
+    )
 
 
 def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def from_dict(values: Mapping[str, Any]) -> Any:
     0.5
     >>> from_dict({"type": "Nms", "treshold": 0.5})
     Traceback (most recent call last):
-    ValueError: Nms does not know 'treshold'; it knows threshold, overlap, inclusive, per_class
+    ValueError: Nms does not know 'treshold'; it knows threshold, overlap, inclusive, ties, per_class
     """
     kinds = {kind.__name__: kind for kind in Settings.__subclasses__()}
     rest = dict(values)
@@ -192,7 +192,7 @@ class Bank(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TopKMean(Settings):
-    """Video scores from a map: mean of the ``max(1, T // ratio)`` largest values per class, softmax over the columns."""
+    """Video scores from a map: per class, the mean of the ``max(1, T // ratio)`` largest values; softmax over classes."""
 
     map: str
     ratio: int
@@ -215,7 +215,7 @@ class Classes(Settings):
         self._choose("fallback", "none", "argmax")
 
 
-# ------------------------------------------------------------------------------------ stages: from proposals to detections
+# --------------------------------------------------------------------------------- stages: from proposals to detections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,14 +234,16 @@ class Overlap(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Nms(Settings):
-    """Greedy suppression (`tal_postproc.nms`)."""
+    """Greedy suppression (`tal_postproc.nms`); `ties` says which row goes first among equal scores."""
 
     threshold: float
     overlap: Overlap = Overlap()
     inclusive: bool = False
+    ties: Literal["first", "last"] = "first"
     per_class: bool = True
 
     def __post_init__(self) -> None:
+        self._choose("ties", "first", "last")
         self._number("threshold", at_least=0.0)
         if self.inclusive and self.threshold == 0.0:
             raise ValueError("`Nms.threshold` must be above 0 with inclusive=True, or everything is suppressed; got 0")
@@ -254,9 +256,10 @@ class SoftNms(Settings):
     method: Literal["linear", "gaussian", "gated", "improved"] = "gaussian"
     sigma: float = 0.5
     threshold: float | None = None
-    gate: tuple[float, float] = (0.0, 0.0)
+    gate: tuple[float, float] | None = None
     overlap: Overlap = Overlap()
     min_score: float | None = None
+    decay_negative: bool = False
     max_detections: int | None = None
     per_class: bool = True
 
@@ -275,11 +278,13 @@ class Fuse(Settings):
     weights: str = "scores"
     overlap: Overlap = Overlap()
     signed_denominator: bool = False
+    ties: Literal["first", "last"] = "first"
     per_class: bool = True
 
     def __post_init__(self) -> None:
         self._number("threshold", at_least=0.0)
         self._number("temperature", above=0.0)
+        self._choose("ties", "first", "last")
         self._choose("distribution", "gaussian", "exponential", "student_t", "uniform")
 
 

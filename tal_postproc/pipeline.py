@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _threads, fusion, presets, suppression
+from . import _checks, _threads, fusion, overlap, presets, suppression
 from ._checks import Float, Int
 from ._kernels import sequences as _kernels
 from .config import (
@@ -30,7 +30,7 @@ from .config import (
 from .proposals import Runs, contrast, normalized, runs_above, segments_to_seconds
 from .types import Segments, Unit, Video
 
-__all__ = ["PostProcessor"]
+__all__ = ["PostProcessor", "warm_up"]
 
 # Codebases call one thing by several names; a map that is missing is looked up under its other name.
 _OTHER_NAME = {"cas": "tcam", "tcam": "cas", "attention": "actionness", "actionness": "attention"}
@@ -159,7 +159,7 @@ class PostProcessor:
         total = len(videos) if isinstance(videos, Sized) else None
         return iter(tqdm(results, total=total, unit="video", disable=None))
 
-    # ------------------------------------------------------------------------------------------- one video, step by step
+    # ------------------------------------------------------------------------------------- one video, step by step
 
     def _detect(self, video: Video) -> Segments:
         rows = self._given(video) if video.proposals is not None else self._propose(video)
@@ -209,9 +209,8 @@ class PostProcessor:
         own_row = runs.row
         if len(own) == 1 and len(classes) != 1:  # one signal for all classes: the same runs for each
             count = len(runs.row)
-            runs = Runs(*(np.tile(column, len(classes)) for column in runs))._replace(
-                row=np.repeat(np.arange(len(classes)), count)
-            )
+            tiled: list[Any] = [np.tile(column, len(classes)) for column in runs]
+            runs = Runs(*tiled)._replace(row=np.repeat(np.arange(len(classes)), count))
             own_row = np.zeros(len(runs.row), np.int64)
         full, rest, own_weight = reader.score_maps(bank, own, classes)
         rule = bank.score
@@ -233,7 +232,9 @@ class PostProcessor:
         )
         if rule.video_weight != 0.0:
             if scores is None:
-                raise ValueError(f"`video_scores` is needed: the pipeline adds {rule.video_weight:g} times them to a score")
+                raise ValueError(
+                    f"`video_scores` is needed: the pipeline adds {rule.video_weight:g} times them to a score"
+                )
             values = values + rule.video_weight * scores[classes[runs.row]]
         if rule.constant != 0.0:
             values = values + rule.constant
@@ -339,7 +340,9 @@ class _Reader:
         if rule is None:
             return np.arange(self.num_classes or 1), scores
         if scores is None:
-            raise ValueError(f"`video_scores` is needed: the pipeline searches classes with a score of {rule.threshold:g}")
+            raise ValueError(
+                f"`video_scores` is needed: the pipeline searches classes with a score of {rule.threshold:g}"
+            )
         passing = scores >= rule.threshold if rule.inclusive else scores > rule.threshold
         if not passing.any() and rule.fallback == "argmax" and len(scores):
             passing = np.arange(len(scores)) == scores.argmax()
@@ -373,7 +376,13 @@ def _overlap(overlap: Overlap) -> dict[str, Any]:
     return {"overlap": overlap.kind, "length_offset": overlap.length_offset, "area_eps": overlap.area_eps}
 
 
+def _in_tie_order(rows: _Rows, ties: str) -> _Rows:
+    """Suppression takes the earlier of equal rows first; codes that take the last of an ascending sort do the reverse."""
+    return rows if ties == "first" else rows.take(np.arange(len(rows.scores))[::-1])
+
+
 def _nms(stage: Nms, rows: _Rows, video: Video) -> _Rows:
+    rows = _in_tie_order(rows, stage.ties)
     keep = suppression.nms(
         rows.segments,
         rows.scores,
@@ -396,6 +405,7 @@ def _soft_nms(stage: SoftNms, rows: _Rows, video: Video) -> _Rows:
         tiou_threshold=stage.threshold,
         gate=stage.gate,
         min_score=stage.min_score,
+        decay_negative=stage.decay_negative,
         max_detections=stage.max_detections,
         idxs=rows.groups(stage.per_class),
         **_overlap(stage.overlap),
@@ -408,6 +418,7 @@ def _soft_nms(stage: SoftNms, rows: _Rows, video: Video) -> _Rows:
 def _fuse(stage: Fuse, rows: _Rows, video: Video) -> _Rows:
     if stage.weights != "scores" and stage.weights not in rows.columns:
         raise ValueError(f"`Fuse.weights` must be 'scores' or one of {sorted(rows.columns)}, got {stage.weights!r}")
+    rows = _in_tie_order(rows, stage.ties)
     fused = fusion.fuse_segments(
         rows.segments,
         rows.scores,
@@ -501,3 +512,27 @@ _STAGES: dict[type[Settings], Callable[[Any, _Rows, Video], _Rows]] = {
     Expand: _expand,
     Round: _round,
 }
+
+
+def warm_up() -> None:
+    """Compile every kernel now, or load it from numba's cache: a few seconds that the first calls then do not take.
+
+    >>> warm_up()
+    """
+    from .evaluation import average_recall, mean_average_precision
+
+    video = Video(
+        "v",
+        {"cas": np.array([[0.0], [0.9], [0.0]]), "attention": np.array([0.0, 0.9, 0.0])},
+        {"video": np.ones(1)},
+        seconds_per_snippet=1.0,
+    )
+    found = PostProcessor.from_preset("cola")(video)
+    segments, scores = found.segments, found.scores
+    suppression.soft_nms(segments, scores)
+    suppression.segment_voting(segments, segments, scores, tiou_threshold=0.5)
+    fusion.fuse_segments(segments, scores, tiou_threshold=0.5, temperature=0.1)
+    fusion.weighted_segment_fusion([segments], [scores], [found.labels])
+    overlap.tiou_matrix(segments, segments)
+    mean_average_precision(found, found)
+    average_recall(found, found)

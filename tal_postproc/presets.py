@@ -53,7 +53,7 @@ def _rskp_family() -> dict[str, Pipeline]:
         score=Score(margin=Margin(scale=0.25, layout="oic_b")),
     )
     base = Pipeline(background="last", num_classes=20, protocol="wtalc_interpolated")
-    fuse = Fuse(threshold=0.25, temperature=0.2, weights="inner", overlap=_CANDIDATE, signed_denominator=True)
+    fuse = Fuse(threshold=0.25, temperature=0.2, weights="inner", overlap=_CANDIDATE, signed_denominator=True, ties="last")
     gaufuse = replace(
         base,
         banks=(replace(bank, score=Score(margin=Margin(scale=0.0785, power=0.9, layout="oic_b"))),),
@@ -65,7 +65,7 @@ def _rskp_family() -> dict[str, Pipeline]:
         "gaufuse_thumos": gaufuse,
         "gaufuse_thumos_nms": replace(
             gaufuse,
-            stages=(Nms(threshold=0.25, overlap=_CANDIDATE),),
+            stages=(Nms(threshold=0.25, overlap=_CANDIDATE, ties="last"),),
             provenance="zhou745/GauFuse_WSTAL, evaluation/detectionMAP.py: getActLoc without the fusion predictor",
         ),
         "gaufuse_thumos_pseudo": replace(
@@ -79,7 +79,7 @@ def _rskp_family() -> dict[str, Pipeline]:
             base,
             banks=(bank,),
             classes=Classes(threshold=0.1),
-            stages=(Nms(threshold=0.5, overlap=_CANDIDATE),),
+            stages=(Nms(threshold=0.5, overlap=_CANDIDATE, ties="last"),),
             provenance="LeonHLJ/RSKP, evaluation/detectionMAP.py: getActLoc",
         ),
         "facnet_thumos": replace(
@@ -93,7 +93,7 @@ def _rskp_family() -> dict[str, Pipeline]:
                 ),
             ),
             classes=Classes(threshold=0.1),
-            stages=(Nms(threshold=0.2, overlap=_CANDIDATE),),
+            stages=(Nms(threshold=0.2, overlap=_CANDIDATE, ties="last"),),
             provenance="LeonHLJ/FAC-Net, evaluation/detectionMAP.py: getActLoc, one stream",
         ),
     }
@@ -136,7 +136,7 @@ def _basnet_family() -> dict[str, Pipeline]:
         base,
         banks=(cas, actionness),
         classes=_ARGMAX_20,
-        stages=(Seconds(), Nms(threshold=0.6, overlap=_PLUS_ONE, inclusive=True)),
+        stages=(Seconds(), Nms(threshold=0.6, overlap=_PLUS_ONE, inclusive=True, ties="last")),
         provenance="zhang-can/CoLA, main_cola.py: test_all; maps cas and attention (its actionness)",
     )
     return {
@@ -152,7 +152,7 @@ def _basnet_family() -> dict[str, Pipeline]:
                 ),
             ),
             classes=Classes(threshold=0.25, inclusive=False),
-            stages=(Seconds(), Nms(threshold=0.7, overlap=_PLUS_ONE, inclusive=True)),
+            stages=(Seconds(), Nms(threshold=0.7, overlap=_PLUS_ONE, inclusive=True, ties="last")),
             provenance="Pilhyeon/BaSNet-pytorch, test.py: test",
         ),
         "cola_thumos": cola,
@@ -166,7 +166,7 @@ def _basnet_family() -> dict[str, Pipeline]:
             base,
             banks=(raw, attention),
             classes=Classes(threshold=0.25, inclusive=False, fallback="argmax"),
-            stages=(Seconds(), Nms(threshold=0.45, overlap=_PLUS_ONE, inclusive=True)),
+            stages=(Seconds(), Nms(threshold=0.45, overlap=_PLUS_ONE, inclusive=True, ties="last")),
             provenance="boheumd/ASM-Loc, main_THUMOS.py: test; Video.warp holds its dynamic segment warp",
         ),
     }
@@ -180,7 +180,7 @@ def _hamnet_family() -> dict[str, Pipeline]:
         skip_lone_first=True,
         score=Score(margin=_OIC_A, signal=Signal(mix=(("logits*attention", 1.0),)), video_weight=0.2),
     )
-    soft = SoftNms(method="gaussian", sigma=0.3, overlap=_PLUS_ONE)
+    soft = SoftNms(sigma=0.3, overlap=_PLUS_ONE, decay_negative=True)
     hamnet = Pipeline(
         banks=(bank,),
         classes=Classes(threshold=0.2),
@@ -205,9 +205,7 @@ def _hamnet_family() -> dict[str, Pipeline]:
     )
     return {
         "hamnet_thumos": hamnet,
-        "hamnet_anet12": replace(
-            hamnet, video_scores=TopKMean(map="logits*attention", ratio=20), num_classes=100
-        ),
+        "hamnet_anet12": replace(hamnet, video_scores=TopKMean(map="logits*attention", ratio=20), num_classes=100),
         "co2net_thumos": co2net,
         "co2net_anet12": replace(co2net, num_classes=100),
         "delu_thumos": delu,
@@ -234,7 +232,7 @@ def _from_papers() -> dict[str, Pipeline]:
         background="first",
         num_classes=20,
         protocol="activitynet",
-        provenance="Two-Stream Networks for WS-TAL with Semantic-Aware Mechanisms (CVPR 2023), sections 3.7 and 4.1, Eq. 9",
+        provenance="Two-Stream Networks with Semantic-Aware Mechanisms (CVPR 2023), sections 3.7 and 4.1, Eq. 9",
     )
     network = Bank(
         thresholds=_decimals(0.0, 0.5, 0.025),

@@ -283,8 +283,8 @@ def oic_scores(
         \phi = \frac{1}{n} \int_s^e x_c
              - w \, \frac{\int_{s-m}^{s} x_c + \int_e^{e+m} x_c}{|O|} + \gamma \, y_c ,
 
-    where x_c is the step function of column c, 0 outside the video, and |O| is the length of the margins that lies in
-    the video (``"pooled"``) or always 2 m (``"fixed"``: Eq. 9 of the two-stream paper [2]_, with m = n / 5).  An
+    where x_c is the step function of column c, 0 outside the video, and :math:`|O|` is the length of the margins within
+    it (``"pooled"``) or always 2 m (``"fixed"``: Eq. 9 of the two-stream paper [2]_, with m = n / 5).  An
     empty margin counts 0.
 
     Parameters

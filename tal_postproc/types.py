@@ -16,7 +16,10 @@ from . import _checks
 from ._checks import Float, Int
 
 __all__ = [
+    "Annotations",
     "AverageRecall",
+    "ClassificationMAP",
+    "EnsembledSegments",
     "FormatError",
     "FusedSegments",
     "MeanAveragePrecision",
@@ -24,6 +27,7 @@ __all__ = [
     "Segments",
     "UnitError",
     "Video",
+    "Videos",
 ]
 
 Unit = Literal["snippet", "second", "relative"]
@@ -134,7 +138,9 @@ class Segments:
     ) -> Segments:
         """Wrap arrays that are canonical already: our own results, checked when they came in."""
         made = object.__new__(cls)
-        for name, value in zip(cls.__slots__, (segments, labels, scores, offsets, unit, video_ids, columns), strict=True):
+        for name, value in zip(
+            cls.__slots__, (segments, labels, scores, offsets, unit, video_ids, columns), strict=True
+        ):
             object.__setattr__(made, name, value)
         return made
 
@@ -170,7 +176,10 @@ class Segments:
             np.concatenate([[0], *(part.offsets[1:] + start for part, start in zip(parts, starts))]),
             first.unit,
             tuple(name for part in parts for name in part.video_ids) if named else (),
-            {name: np.concatenate([part.columns[name] for part in parts if name in part.columns]) for name in first.columns},
+            {
+                name: np.concatenate([part.columns[name] for part in parts if name in part.columns])
+                for name in first.columns
+            },
         )
 
     def __len__(self) -> int:
@@ -242,7 +251,9 @@ class Segments:
     def require_unit(self, unit: Unit, argument: str) -> None:
         """Raise `UnitError` unless the rows are in `unit`."""
         if self.unit != unit:
-            raise UnitError(f"`{argument}` must be in {unit}s, got unit {self.unit!r}; convert it first (to_seconds, to_snippets)")
+            raise UnitError(
+                f"`{argument}` must be in {unit}s, got unit {self.unit!r}; convert it first (to_seconds, to_snippets)"
+            )
 
     def _scaled(self, factor: float | ArrayLike, unit: Unit, name: str) -> Segments:
         per_video = np.asarray(factor, np.float64)
@@ -329,6 +340,108 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Annotations:
+    """Ground truth of a set of videos: what happens when, and what the evaluation has to leave out.
+
+    Parameters
+    ----------
+    segments : Segments
+        Instances in seconds; `video_ids` names every video, those without an instance included.
+    classes : sequence of str
+        Names of the labels, in the order of their indices.
+    durations : (V,) array_like of float, optional
+        Length of every video in seconds; NaN where it is not known (the default).
+    subsets : sequence of str, optional
+        The part of the data set that every video belongs to; "" where it is not known (the default).
+    ambiguous : Segments, optional
+        Spans in seconds, of the same videos in the same order, in which detections do not count; None where the data
+        set has no such list.
+
+    Examples
+    --------
+    >>> truth = Annotations(Segments([[1, 2]], [1], unit="second", video_ids=["v"]), ["Diving", "LongJump"], [30.0])
+    >>> truth.num_videos, truth.classes[truth.segments.labels[0]]
+    (1, 'LongJump')
+    """
+
+    segments: Segments
+    classes: tuple[str, ...]
+    durations: Float = None  # type: ignore[assignment]
+    subsets: tuple[str, ...] = ()
+    ambiguous: Segments | None = None
+
+    def __post_init__(self) -> None:
+        self.segments.require_unit("second", "segments")
+        count = self.num_videos
+        if len(self.segments.video_ids) != count:
+            raise ValueError(f"`segments` must name its {count} videos")
+        classes = tuple(map(str, self.classes))
+        if len(set(classes)) != len(classes):
+            raise ValueError(f"`classes` must differ, got {len(classes)} names of which {len(set(classes))} differ")
+        _checks.as_labels(self.segments.labels, len(self.segments), "segments.labels", num_classes=len(classes))
+        durations = np.full(count, np.nan) if self.durations is None else np.array(self.durations, np.float64)
+        if durations.shape != (count,) or np.isinf(durations).any() or (durations <= 0).any():
+            raise ValueError(f"`durations` needs {count} numbers above 0 (NaN: not known), got shape {durations.shape}")
+        subsets = tuple(map(str, self.subsets)) or ("",) * count
+        if len(subsets) != count:
+            raise ValueError(f"`subsets` must have one name per video ({count}), got {len(subsets)}")
+        if self.ambiguous is not None:
+            self.ambiguous.require_unit("second", "ambiguous")
+            if self.ambiguous.video_ids != self.segments.video_ids:
+                raise ValueError("`ambiguous` must name the videos of `segments`, in the same order")
+        for name, value in (("classes", classes), ("durations", durations), ("subsets", subsets)):
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.segments)} instances of {len(self.classes)} classes in {self.num_videos} videos"
+        return f"<Annotations: {sizes}>"
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """Name of every video."""
+        return self.segments.video_ids
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos V, those without instances included."""
+        return self.segments.num_videos
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Videos:
+    """Videos that belong together, the names of their classes and, where it is known, their ground truth.
+
+    Examples
+    --------
+    >>> both = Videos((Video("a", {"cas": np.zeros((2, 1))}), Video("b", {"cas": np.zeros((3, 1))})), ("Diving",))
+    >>> len(both), both[1].id, both["a"].num_snippets, [video.id for video in both]
+    (2, 'b', 2, ['a', 'b'])
+    """
+
+    videos: tuple[Video, ...]
+    classes: tuple[str, ...] = ()
+    annotations: Annotations | None = None
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[Video]:
+        return iter(self.videos)
+
+    def __getitem__(self, which: int | str) -> Video:
+        """One video, by position or by id."""
+        if isinstance(which, str):
+            for video in self.videos:
+                if video.id == which:
+                    return video
+            raise KeyError(f"no video {which!r} among {len(self.videos)} videos")
+        return self.videos[which]
+
+    def __repr__(self) -> str:
+        return f"<Videos: {len(self)} videos, {len(self.classes)} classes>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FusedSegments:
     """What fusion made of N segments: M clusters, best first, and who went where."""
 
@@ -340,10 +453,33 @@ class FusedSegments:
     effective_size: Float  # (M,) 1 / sum g_k^2
     start_std: Float  # (M,) weighted standard deviation of the members' starts
     end_std: Float  # (M,) the same for their ends
-    degenerate: NDArray[np.bool_]  # (M,) True where a fitted scale collapsed (student_t with scale="fit")
+    degenerate: NDArray[np.bool_]  # (M,) True where the estimate that was asked for does not exist; see fuse_segments
 
     def __len__(self) -> int:
         return len(self.segments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EnsembledSegments:
+    """What weighted fusion made of the detections of several models: M clusters, best first, and who went where."""
+
+    segments: Float  # (M, 2) fused boundaries
+    scores: Float  # (M,) fused scores
+    labels: Int  # (M,)
+    assignment: Int  # (N,) cluster of every input row, the models' rows one after the other; -1 below the least score
+    sizes: Int  # (M,) members
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+
+# The usual ranges of tIoU thresholds, as decimal literals: 0.3, and not 0.1 + 2 * 0.1.
+TIOU_RANGES: Mapping[str, tuple[float, ...]] = {
+    "0.1:0.5": (0.1, 0.2, 0.3, 0.4, 0.5),
+    "0.3:0.7": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "0.1:0.7": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "0.5:0.95": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,6 +487,8 @@ class MeanAveragePrecision:
     """mAP of detections: per threshold, per class, and averaged.
 
     ``ap[i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]``; fractions, not percent.
+    ``matches[i, n]`` is the row of the ground truth that detection n took at ``tiou_thresholds[i]``, -1 for a false
+    positive, -2 for a detection that was not counted.
     """
 
     tiou_thresholds: Float  # (I,)
@@ -359,9 +497,13 @@ class MeanAveragePrecision:
     per_threshold: Float  # (I,) mean over classes
     protocol: str
     num_ground_truth: Int  # (K,) instances left after the protocol's clean-up
-    num_detections: Int  # (K,)
-    recall: Float | None = None  # (I, X, K) recall at top-kx, protocol "actionformer"
+    num_detections: Int  # (K,) detections that were counted
+    recall: Float | None = None  # (I, X, K) recall at top-kx, protocols "actionformer" and "opentad"
     top_kx: tuple[int, ...] = ()
+    matches: Int | None = None  # (I, N)
+    num_unknown_labels: int = 0  # detections of a class without ground truth: not counted
+    num_ambiguous: int = 0  # detections on an ambiguous span: not counted
+    num_unannotated: int = 0  # detections in videos without ground truth: counted as false positives
 
     @property
     def average(self) -> float:
@@ -375,15 +517,28 @@ class MeanAveragePrecision:
 
     def average_over(self, name: str) -> float:
         """One of the usual averages by name: "0.1:0.5", "0.3:0.7", "0.1:0.7" or "0.5:0.95"."""
-        steps = {"0.1:0.5": (0.1, 0.1, 5), "0.3:0.7": (0.3, 0.1, 5), "0.1:0.7": (0.1, 0.1, 7), "0.5:0.95": (0.5, 0.05, 10)}
-        _checks.as_choice(name, "name", tuple(steps))
-        first, step, count = steps[name]
-        wanted = first + step * np.arange(count)
+        wanted = np.array(TIOU_RANGES[_checks.as_choice(name, "name", tuple(TIOU_RANGES))])
         found = np.abs(self.tiou_thresholds[None, :] - wanted[:, None]) < 1e-9
         if not found.any(axis=1).all():
             missing = wanted[~found.any(axis=1)]
-            raise ValueError(f"the average {name} needs tIoU {missing[0]:.2f}, which was not evaluated ({len(missing)} missing)")
+            raise ValueError(
+                f"the average {name} needs tIoU {missing[0]:.2f}, which was not evaluated ({len(missing)} missing)"
+            )
         return float(self.per_threshold[found.argmax(axis=1)].mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassificationMAP:
+    """Video-level classification: average precision of every class that some video shows."""
+
+    classes: Int  # (K',) columns with at least one positive video, rising
+    ap: Float  # (K',) fractions
+    num_positives: Int  # (K',) videos that show the class
+
+    @property
+    def average(self) -> float:
+        """The mAP: mean over those classes."""
+        return float(self.ap.mean()) if len(self.ap) else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,12 +23,12 @@ HERE = Path(__file__).parent
 
 
 def golden_folder() -> Path:
-    """The folder with outputs of published code: TAL_POSTPROC_GOLDEN, or golden/ in a shared folder beside the project."""
+    """Outputs of published code: the folder TAL_POSTPROC_GOLDEN, or shared/golden beside the project."""
     return Path(os.environ.get("TAL_POSTPROC_GOLDEN", HERE.parents[1] / "shared" / "golden"))
 
 
 def thumos_folder() -> Path:
-    """Real THUMOS14 annotations: TAL_POSTPROC_THUMOS, or data/thumos14 in a shared folder beside the project."""
+    """Real THUMOS14 annotations: the folder TAL_POSTPROC_THUMOS, or shared/data/thumos14 beside the project."""
     return Path(os.environ.get("TAL_POSTPROC_THUMOS", HERE.parents[1] / "shared" / "data" / "thumos14"))
 
 

@@ -103,9 +103,17 @@ def test_oic_scores_equal_the_oracle(tcam, layout, margin, denominator, outer_we
         x = tcam[:, c]
         expected.append(
             oracle.oic(
-                x, int(s), int(e), layout=layout, scale=margin[0], power=margin[1], denominator=denominator,
-                outer_weight=outer_weight, inner=inner, outer_map=np.where(x > theta, x, 0.0) if zero else None,
-            )  # fmt: skip
+                x,
+                int(s),
+                int(e),
+                layout=layout,
+                scale=margin[0],
+                power=margin[1],
+                denominator=denominator,
+                outer_weight=outer_weight,
+                inner=inner,
+                outer_map=np.where(x > theta, x, 0.0) if zero else None,
+            )
         )
     assert_allclose(scores, np.array(expected), rtol=0, atol=1e-13)
 
@@ -193,7 +201,11 @@ def test_tiny_videos(t):
 def test_any_real_dtype_and_layout_gives_the_same(dtype):
     base = np.array([[0, 1], [1, 1], [1, 0], [0, 1]])
     wanted = extract_proposals(base.astype(float), [0.5])
-    for array in (base.astype(dtype), np.asfortranarray(base.astype(dtype)), np.repeat(base.astype(dtype), 2, axis=0)[::2]):
+    for array in (
+        base.astype(dtype),
+        np.asfortranarray(base.astype(dtype)),
+        np.repeat(base.astype(dtype), 2, axis=0)[::2],
+    ):
         array.setflags(write=False)
         kept = array.copy()
         found = extract_proposals(array, [0.5])
@@ -222,7 +234,9 @@ def test_bad_input_is_named():
         extract_proposals(tcam, [0.5], min_length=0)
     with pytest.raises(ValueError, match=r"`extend_end` must be -1, 0 or 1, got 2"):
         extract_proposals(tcam, [0.5], extend_end=2)
-    with pytest.raises(ValueError, match=r"`segments` must lie in \[0, 5\] snippets .* row 1 is \[4.0, 6.0\] \(1 of 2 rows\)"):
+    with pytest.raises(
+        ValueError, match=r"`segments` must lie in \[0, 5\] snippets .* row 1 is \[4.0, 6.0\] \(1 of 2 rows\)"
+    ):
         oic_scores(tcam, [[0, 1], [4, 6]], [0, 1])
     with pytest.raises(ValueError, match=r"`labels` is needed to choose among the 2 columns"):
         oic_scores(tcam, [[0, 1]])

@@ -133,9 +133,23 @@ def _passing(own, c, start, stop, threshold, inclusive):
 
 @njit(cache=True, nogil=True)
 def score_runs(
-    full, rest, own, own_weight, row, own_row, start, stop, threshold, inclusive,
-    inner_kind, layout, scale, power, fixed, outer_weight,
-):  # fmt: skip
+    full,
+    rest,
+    own,
+    own_weight,
+    row,
+    own_row,
+    start,
+    stop,
+    threshold,
+    inclusive,
+    inner_kind,
+    layout,
+    scale,
+    power,
+    fixed,
+    outer_weight,
+):
     """Inner and outer-inner-contrast scores of runs [start, stop), real numbers of steps.
 
     Inside, the map is `full`.  Outside it is `rest`, plus `own_weight` times the values of `own` that pass the run's

@@ -37,8 +37,8 @@ def _over_candidate(pick, rows):
 
 
 def _greedy(rows, threshold):
-    """Clusters (pick, members) in the order of the picks; equal scores: the earlier row first."""
-    left = np.argsort(-rows[:, 2], kind="stable")
+    """Clusters (pick, members) in the order of the picks: the last of an ascending sort first."""
+    left = np.argsort(rows[:, 2], kind="stable")[::-1]
     while len(left):
         pick, others = left[0], left[1:]
         hit = _over_candidate(rows[pick], rows[others]) > threshold
@@ -46,8 +46,19 @@ def _greedy(rows, threshold):
         left = others[~hit]
 
 
-def rskp(tcam, video_scores, *, thresholds, class_threshold=0.1, ratio=0.25, power=1.0, min_length=2, outer_weight=1.0,
-         nms_threshold=0.5, temperature=None):  # fmt: skip
+def rskp(
+    tcam,
+    video_scores,
+    *,
+    thresholds,
+    class_threshold=0.1,
+    ratio=0.25,
+    power=1.0,
+    min_length=2,
+    outer_weight=1.0,
+    nms_threshold=0.5,
+    temperature=None,
+):
     """Rows [class, start, end, score] of one video; with a `temperature` the clusters are fused as GauFuse does."""
     found = []
     for c in range(tcam.shape[1]):

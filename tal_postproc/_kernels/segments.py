@@ -1,0 +1,435 @@
+"""Kernels that compare segments: overlap, suppression, voting, clusters and their centres.
+
+Groups are CSR ranges: group g owns the rows ``order[offsets[g]:offsets[g + 1]]``.  Everything that is sorted is sorted
+by NumPy before it comes here, because an argsort inside a kernel costs more than a second of compile time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+LINEAR, GAUSSIAN, GATED, IMPROVED = range(4)
+
+# Two locations explain a cluster equally well when their cross-entropies differ by less.
+_TIE = 1e-12
+
+
+def score_order(
+    scores: NDArray[np.float64], idxs: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows by group (rising), best score first within each, earlier row first among equals; and the groups' offsets."""
+    if idxs is None:
+        return np.argsort(-scores, kind="stable"), np.array([0, len(scores)])
+    order = np.lexsort((-scores, idxs))
+    return order, group_offsets(idxs[order])
+
+
+def group_offsets(sorted_idxs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the runs of equal values start, and the end; two zeros for no rows, so that there is always a group."""
+    return np.concatenate(([0], np.flatnonzero(np.diff(sorted_idxs)) + 1, [len(sorted_idxs)]))
+
+
+@njit(cache=True, nogil=True)
+def _overlap(start, end, other_start, other_end, candidate, length_offset, area_eps):
+    """Overlap of a segment with another one, which is the candidate."""
+    shared = min(end, other_end) - max(start, other_start) + length_offset
+    if shared <= 0.0:
+        return 0.0
+    whole = other_end - other_start + length_offset + area_eps
+    if not candidate:
+        whole = whole + (end - start + length_offset + area_eps) - shared
+    return shared / whole if whole > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def overlap_matrix(a, b, candidate, length_offset, area_eps):
+    """Overlap of every row of `a` with every row of `b`; the rows of `b` are the candidates."""
+    overlaps = np.empty((len(a), len(b)))
+    for i in range(len(a)):
+        for j in range(len(b)):
+            overlaps[i, j] = _overlap(a[i, 0], a[i, 1], b[j, 0], b[j, 1], candidate, length_offset, area_eps)
+    return overlaps
+
+
+@njit(cache=True, nogil=True)
+def nms_groups(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps):
+    """Rows that survive, group after group in the order given, and the offsets of the groups among them."""
+    keep = np.empty(len(order), np.int64)
+    kept_offsets = np.zeros(len(offsets), np.int64)
+    start, end = np.empty(len(order)), np.empty(len(order))
+    count = 0
+    for group in range(len(offsets) - 1):
+        first = count
+        for position in range(offsets[group], offsets[group + 1]):
+            row = order[position]
+            suppressed = False
+            for k in range(first, count):
+                overlap = _overlap(
+                    start[k], end[k], segments[row, 0], segments[row, 1], candidate, length_offset, area_eps
+                )
+                if overlap > threshold or (inclusive and overlap == threshold):
+                    suppressed = True
+                    break
+            if not suppressed:
+                keep[count], start[count], end[count] = row, segments[row, 0], segments[row, 1]
+                count += 1
+        kept_offsets[group + 1] = count
+    return keep[:count], kept_offsets
+
+
+@njit(cache=True, nogil=True)
+def soft_nms_groups(
+    segments,
+    scores,
+    order,
+    offsets,
+    method,
+    sigma,
+    threshold,
+    slope,
+    min_score,
+    keep_first,
+    decay_negative,
+    limit,
+    candidate,
+    length_offset,
+    area_eps,
+):
+    """Rows in the order of picking, their decayed scores, and the offsets of the groups among them.
+
+    `threshold` is where LINEAR starts to decay; GATED and IMPROVED start at ``threshold + slope * length`` of the pick.
+    """
+    n = len(order)
+    row = order.copy()
+    start, end, score = np.empty(n), np.empty(n), np.empty(n)
+    for j in range(n):
+        start[j], end[j], score[j] = segments[row[j], 0], segments[row[j], 1], scores[row[j]]
+    keep, new_scores = np.empty(n, np.int64), np.empty(n)
+    kept_offsets = np.zeros(len(offsets), np.int64)
+    count = 0
+    for group in range(len(offsets) - 1):
+        first, stop = offsets[group], offsets[group + 1]  # first:stop are still in the race
+        taken = 0
+        best = first
+        for j in range(first + 1, stop):
+            if score[j] > score[best] or (score[j] == score[best] and row[j] < row[best]):
+                best = j
+        while stop > first and taken < limit:
+            if score[best] < min_score and not (keep_first and taken == 0):
+                break
+            keep[count], new_scores[count] = row[best], score[best]
+            count += 1
+            taken += 1
+            pick_start, pick_end = start[best], end[best]
+            gate = threshold + slope * (pick_end - pick_start + length_offset + area_eps)
+            stop -= 1
+            row[best], start[best], end[best], score[best] = row[stop], start[stop], end[stop], score[stop]
+            best = first
+            j = first
+            while j < stop:
+                if score[j] > 0.0 or decay_negative:  # a decay raises a negative score
+                    overlap = _overlap(pick_start, pick_end, start[j], end[j], candidate, length_offset, area_eps)
+                    if method == LINEAR:
+                        if overlap >= threshold:
+                            score[j] *= 1.0 - overlap
+                    elif overlap > 0.0 and (
+                        method == GAUSSIAN or overlap > gate or (method == IMPROVED and overlap == gate)
+                    ):
+                        score[j] *= np.exp(-overlap * overlap / sigma)
+                if score[j] < min_score and not decay_negative:  # it can only fall: the last one takes its place
+                    stop -= 1
+                    row[j], start[j], end[j], score[j] = row[stop], start[stop], end[stop], score[stop]
+                    continue
+                if score[j] > score[best] or (score[j] == score[best] and row[j] < row[best]):
+                    best = j
+                j += 1
+        kept_offsets[group + 1] = count
+    return keep[:count], new_scores[:count], kept_offsets
+
+
+@njit(cache=True, nogil=True)
+def vote_groups(
+    kept, kept_groups, segments, scores, order, offsets, threshold, times_overlap, candidate, length_offset, area_eps
+):
+    """Score-weighted mean of the rows of its group that overlap each kept segment; group -1 has no rows."""
+    voted = kept.copy()
+    for k in range(len(kept)):
+        if kept_groups[k] < 0:
+            continue
+        start, end = kept[k, 0], kept[k, 1]
+        total = start_shift = end_shift = 0.0
+        for position in range(offsets[kept_groups[k]], offsets[kept_groups[k] + 1]):
+            row = order[position]
+            overlap = _overlap(start, end, segments[row, 0], segments[row, 1], candidate, length_offset, area_eps)
+            if overlap >= threshold and scores[row] > 0.0:
+                weight = scores[row] * overlap if times_overlap else scores[row]
+                total += weight
+                start_shift += weight * (segments[row, 0] - start)
+                end_shift += weight * (segments[row, 1] - end)
+        if total > 0.0:
+            voted[k, 0] = start + start_shift / total
+            voted[k, 1] = max(end + end_shift / total, voted[k, 0])
+    return voted
+
+
+@njit(cache=True, nogil=True)
+def cluster_groups(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps):
+    """Greedy clusters around the best row left: members cluster by cluster, head first; both kinds of offsets."""
+    n = len(order)
+    row, members = order.copy(), np.empty(n, np.int64)
+    start, end = np.empty(n), np.empty(n)
+    for j in range(n):
+        start[j], end[j] = segments[row[j], 0], segments[row[j], 1]
+    bounds = np.zeros(n + 1, np.int64)
+    group_bounds = np.zeros(len(offsets), np.int64)
+    count = clusters = 0
+    for group in range(len(offsets) - 1):
+        first, stop = offsets[group], offsets[group + 1]  # first:stop are left, best first
+        while stop > first:
+            members[count] = row[first]
+            count += 1
+            head_start, head_end = start[first], end[first]
+            left = first
+            for j in range(first + 1, stop):
+                overlap = _overlap(head_start, head_end, start[j], end[j], candidate, length_offset, area_eps)
+                if overlap > threshold or (inclusive and overlap == threshold):
+                    members[count] = row[j]
+                    count += 1
+                else:
+                    row[left], start[left], end[left] = row[j], start[j], end[j]
+                    left += 1
+            stop = left
+            clusters += 1
+            bounds[clusters] = count
+        group_bounds[group + 1] = clusters
+    return members, bounds[: clusters + 1], group_bounds
+
+
+@njit(cache=True, nogil=True)
+def softmax_shares(weights, members, bounds, temperature):
+    """Softmax of ``weights / temperature`` within every cluster, in member order; and 1 / sum of squares."""
+    shares, effective_size = np.empty(len(members)), np.empty(len(bounds) - 1)
+    for c in range(len(bounds) - 1):
+        top = weights[members[bounds[c]]]
+        for j in range(bounds[c] + 1, bounds[c + 1]):
+            top = max(top, weights[members[j]])
+        total = squares = 0.0
+        for j in range(bounds[c], bounds[c + 1]):
+            shares[j] = np.exp((weights[members[j]] - top) / temperature)
+            total += shares[j]
+        for j in range(bounds[c], bounds[c + 1]):
+            shares[j] /= total
+            squares += shares[j] * shares[j]
+        effective_size[c] = 1.0 / squares
+    return shares, effective_size
+
+
+@njit(cache=True, nogil=True)
+def weighted_moments(columns, bounds, shares):
+    """Weighted mean and standard deviation of every column in every cluster, exact where all its values are equal."""
+    mean = np.empty((len(columns), len(bounds) - 1))
+    std = np.empty_like(mean)
+    for i in range(len(columns)):
+        for c in range(len(bounds) - 1):
+            head = columns[i, bounds[c]]
+            shift = squares = 0.0
+            for j in range(bounds[c], bounds[c + 1]):
+                shift += shares[j] * (columns[i, j] - head)
+            for j in range(bounds[c], bounds[c + 1]):
+                squares += shares[j] * (columns[i, j] - head - shift) ** 2
+            mean[i, c], std[i, c] = head + shift, np.sqrt(squares)
+    return mean, std
+
+
+@njit(cache=True, nogil=True)
+def weighted_medians(values, bounds, shares):
+    """Midpoint of the lower and the upper weighted median of every cluster; values rise within a cluster."""
+    medians = np.empty(len(bounds) - 1)
+    for c in range(len(bounds) - 1):
+        below = 0.0
+        lower = upper = bounds[c + 1] - 1
+        for j in range(bounds[c], bounds[c + 1]):
+            below += shares[j]
+            if below >= 0.5 - _TIE:
+                lower = upper = j
+                break
+        while upper < bounds[c + 1] - 1 and below <= 0.5 + _TIE:
+            upper += 1
+            below += shares[upper]
+        medians[c] = values[lower] + 0.5 * (values[upper] - values[lower])
+    return medians
+
+
+@njit(cache=True, nogil=True)
+def _student_terms(z, g, at):
+    """Cross-entropy of a unit Student t at `at`, its slope and its curvature (all without the factor (dof + 1) / 2)."""
+    value = slope = curvature = 0.0
+    for j in range(len(z)):
+        d = at - z[j]
+        t = 1.0 + d * d
+        value += g[j] * np.log(t)
+        slope += g[j] * 2.0 * d / t
+        curvature += g[j] * 2.0 * (2.0 - t) / (t * t)
+    return value, slope, curvature
+
+
+@njit(cache=True, nogil=True)
+def _student_bounds(z, g, low, high):
+    """Lower bounds of the cross-entropy and of its curvature on an interval, term by term.
+
+    The curvature of log(1 + d^2) falls until d^2 = 3, where it is -1/4, and rises to 0 from there.
+    """
+    value = curvature = 0.0
+    for j in range(len(z)):
+        near = max(0.0, low - z[j], z[j] - high) ** 2
+        far = max(z[j] - low, high - z[j]) ** 2
+        t = 1.0 + (far if far < 3.0 else max(near, 3.0))
+        value += g[j] * np.log(1.0 + near)
+        curvature += g[j] * 2.0 * (2.0 - t) / (t * t)
+    return value, curvature
+
+
+@njit(cache=True, nogil=True)
+def _student_root(z, g, low, high):
+    """The zero of a rising slope between `low` and `high`: Newton, and bisection where Newton leaves the bracket."""
+    at = 0.5 * (low + high)
+    for _ in range(100):
+        _, slope, curvature = _student_terms(z, g, at)
+        if slope > 0.0:
+            high = at
+        else:
+            low = at
+        ahead = at - slope / curvature if curvature > 0.0 else low
+        if not low < ahead < high:
+            ahead = 0.5 * (low + high)
+        if abs(ahead - at) <= 1e-15 * (1.0 + abs(at)):
+            return ahead
+        at = ahead
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _student_location(z, g):
+    """Global minimum of the cross-entropy over the location, by branch and bound; the leftmost of equally good ones.
+
+    An interval is dropped when its lower bound exceeds the best value seen, solved when it is provably convex, and
+    halved otherwise.
+    """
+    low, high = np.empty(256), np.empty(256)  # halving in depth: never deeper than the bits of a float
+    low[0], high[0] = z[0], z[-1]
+    depth = 1
+    upper, found, location = _student_terms(z, g, 0.0)[0], np.inf, 0.0
+    while depth > 0:
+        depth -= 1
+        a, b = low[depth], high[depth]
+        middle, radius = 0.5 * (a + b), 0.5 * (b - a)
+        value, slope, _ = _student_terms(z, g, middle)
+        upper = min(upper, value)
+        bound, curvature = _student_bounds(z, g, a, b)
+        bound = max(bound, value - abs(slope) * radius + 0.5 * min(curvature, 0.0) * radius * radius)
+        if bound > upper + _TIE:
+            continue
+        small = radius < 1e-9 or depth > 250
+        if curvature < 0.0 and not small:
+            low[depth], high[depth], low[depth + 1], high[depth + 1] = middle, b, a, middle  # the left one is next
+            depth += 2
+        elif _student_terms(z, g, a)[1] <= 0.0 <= _student_terms(z, g, b)[1]:
+            at = middle if small else _student_root(z, g, a, b)
+            value = _student_terms(z, g, at)[0]
+            upper = min(upper, value)
+            if value < found - _TIE:
+                found, location = value, at
+    return location
+
+
+@njit(cache=True, nogil=True)
+def _student_fit(z, g, dof):
+    """Location where location and scale are fitted together (EM with expanded parameters), and whether it collapsed."""
+    heaviest = 0
+    for j in range(1, len(z)):
+        if g[j] > g[heaviest]:
+            heaviest = j
+    if g[heaviest] >= dof / (dof + 1.0) - _TIE:  # the likelihood has no bound: the scale shrinks to 0 here
+        return z[heaviest], True
+    location, variance = 0.0, 1.0
+    for _ in range(5000):
+        total = first = second = 0.0
+        for j in range(len(z)):
+            weight = g[j] / (dof + (z[j] - location) ** 2 / variance)
+            total += weight
+            first += weight * (z[j] - location)
+        step = first / total
+        for j in range(len(z)):
+            second += g[j] / (dof + (z[j] - location) ** 2 / variance) * (z[j] - location - step) ** 2
+        second /= total
+        moved = abs(step) > 1e-15 or abs(second - variance) > 1e-14 * variance
+        location += step
+        variance = second
+        if variance < 1e-24:
+            return location, True
+        if not moved:
+            break
+    return location, False
+
+
+@njit(cache=True, nogil=True)
+def student_locations(values, bounds, shares, mean, std, dof, fit):
+    """Student t location of every cluster, and whether a fitted scale collapsed; values rise within a cluster."""
+    locations, degenerate = mean.copy(), np.zeros(len(mean), np.bool_)
+    z, g = np.empty(len(values)), np.empty(len(values))
+    for c in range(len(mean)):
+        unit = std[c] if fit else std[c] * np.sqrt(dof)
+        if not unit > 0.0:
+            degenerate[c] = fit
+            continue
+        count = 0
+        for j in range(bounds[c], bounds[c + 1]):
+            if shares[j] < 1e-30:  # below the rounding of the sums; its distance in units could overflow
+                continue
+            at = (values[j] - mean[c]) / unit
+            if count > 0 and at == z[count - 1]:
+                g[count - 1] += shares[j]
+            else:
+                z[count], g[count] = at, shares[j]
+                count += 1
+        if fit:
+            location, degenerate[c] = _student_fit(z[:count], g[:count], dof)
+        else:
+            location = _student_location(z[:count], g[:count])
+        locations[c] = mean[c] + unit * location
+    return locations, degenerate
+
+
+@njit(cache=True, nogil=True)
+def running_clusters(segments, scores, order, offsets, threshold):
+    """Weighted boxes fusion in one dimension: every row joins the running mean that it overlaps most, or starts one.
+
+    Returns the cluster of every row of `order`, in that order, and the running means.
+    """
+    n = len(order)
+    assignment = np.empty(n, np.int64)
+    centre, mass = np.empty((n, 2)), np.empty(n)
+    clusters = 0
+    for group in range(len(offsets) - 1):
+        first = clusters
+        for position in range(offsets[group], offsets[group + 1]):
+            row = order[position]
+            best, best_overlap = -1, threshold
+            for c in range(first, clusters):
+                overlap = _overlap(centre[c, 0], centre[c, 1], segments[row, 0], segments[row, 1], False, 0.0, 0.0)
+                if overlap > best_overlap:
+                    best, best_overlap = c, overlap
+            if best < 0:
+                best = clusters
+                clusters += 1
+                centre[best, 0], centre[best, 1], mass[best] = segments[row, 0], segments[row, 1], 0.0
+            mass[best] += scores[row]
+            if mass[best] > 0.0:
+                share = scores[row] / mass[best]
+                centre[best, 0] += share * (segments[row, 0] - centre[best, 0])
+                centre[best, 1] += share * (segments[row, 1] - centre[best, 1])
+                centre[best, 1] = max(centre[best, 0], centre[best, 1])
+            assignment[position] = best
+    return assignment, centre[:clusters]

@@ -1,0 +1,171 @@
+"""Arrays from .npy and .npz files of strangers: sizes are compared before memory is taken, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import sys
+import zipfile
+import zlib
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import FormatError
+
+MAX_MEMBERS = 1_000
+MAX_DIRECTORY = 1 << 20  # bytes of the zip directory; 1,000 members need about 70 KiB
+_DEFLATE_LIMIT = 1_100  # deflate cannot shrink data more than 1,032 times
+_CHUNK = 1 << 22
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error)
+
+
+def read_header(file: IO[bytes], name: str) -> Header:
+    """Shape, order and dtype from the head of an .npy stream; nothing of it is believed yet."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):  # version 2 allows heads of 4 GiB, and only structures need it
+            raise FormatError(f"version {version} of the .npy format")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except _BROKEN as error:
+        raise FormatError(f"{name}: broken .npy head: {error!s:.200}") from None
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        raise FormatError(f"{name}: broken .npy head: {error!s:.200}") from None
+    if len(shape) > 8 or not all(0 <= length < 1 << 48 for length in shape):
+        raise FormatError(f"{name}: shape {shape!s:.80} is not allowed")
+    if dtype.fields is not None or dtype.subdtype is not None or dtype.kind not in "biufSUO" or dtype.itemsize == 0:
+        raise FormatError(f"{name}: dtype {dtype!s:.80} is not allowed")
+    return shape, bool(fortran), dtype
+
+
+def read_values(file: IO[bytes], size: int, header: Header, name: str) -> NDArray[Any]:
+    """The array behind a header; `size` is the number of bytes that follow it."""
+    shape, fortran, dtype = header
+    if dtype.hasobject:
+        raise FormatError(f"{name}: dtype object is not allowed here: such arrays are pickles")
+    if math.prod(shape) * dtype.itemsize != size:
+        raise FormatError(
+            f"{name}: shape {shape} of {dtype} needs {math.prod(shape) * dtype.itemsize} bytes, found {size}"
+        )
+    flat = np.empty(math.prod(shape), dtype)
+    bytes_of = memoryview(flat.view(np.uint8))  # type: ignore[arg-type]
+    done = 0
+    while done < size:
+        chunk = file.read(min(_CHUNK, size - done))
+        if not chunk:
+            raise FormatError(f"{name}: ends after {done} of {size} bytes")
+        bytes_of[done : done + len(chunk)] = chunk
+        done += len(chunk)
+    if file.read(1):  # also makes zipfile compare the checksum
+        raise FormatError(f"{name}: more than the {size} bytes that were announced")
+    if dtype.kind == "U" and (flat.view(f"{dtype.str[0]}u4") > sys.maxunicode).any():  # tolist would not survive it
+        raise FormatError(f"{name}: text with characters that do not exist")
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+class _DirectoryGuard(io.FileIO):
+    """A file that refuses to be read in large pieces while zipfile reads its directory, which it does in one piece."""
+
+    guarded = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        size = -1 if size is None else size
+        if not self.guarded:
+            return super().read(size)
+        data = super().read(MAX_DIRECTORY + 1 if size < 0 else min(size, MAX_DIRECTORY + 1))
+        if len(data) > MAX_DIRECTORY:
+            raise FormatError(f"the zip directory is larger than {MAX_DIRECTORY} bytes")
+        return data
+
+
+class NpzReader:
+    """The arrays of an .npz file by name, read one at a time when they are asked for."""
+
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
+        self.path = os.fspath(path)
+        self._file = _DirectoryGuard(self.path)
+        try:
+            self._zip = zipfile.ZipFile(self._file)
+            self._file.guarded = False
+            self._members = self._checked_members(max_bytes)
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, (*_BROKEN, ValueError)):  # ValueError: names that are no text, our own errors
+                raise FormatError(f"{self.path}: not a usable .npz file: {error!s:.300}") from None
+            raise
+
+    def _checked_members(self, max_bytes: int) -> dict[str, zipfile.ZipInfo]:
+        infos = self._zip.infolist()
+        size_on_disk = os.fstat(self._file.fileno()).st_size
+        if len(infos) > MAX_MEMBERS:
+            raise FormatError(f"{len(infos)} arrays, more than {MAX_MEMBERS}")
+        members: dict[str, zipfile.ZipInfo] = {}
+        total = 0
+        for info in infos:
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename or name in members:
+                raise FormatError(f"member {info.filename!r:.80} is not an .npy file or stands twice")
+            if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise FormatError(
+                    f"member {info.filename!r:.80} is encrypted or compressed by another method than deflate"
+                )
+            if info.compress_size > size_on_disk or info.file_size > _DEFLATE_LIMIT * (info.compress_size + 1):
+                raise FormatError(
+                    f"member {info.filename!r:.80} announces {info.file_size} bytes, which cannot be in the file"
+                )
+            members[name] = info
+            total += info.file_size
+        if total > max_bytes:
+            raise FormatError(f"{total} bytes when unpacked, more than `max_bytes` = {max_bytes}")
+        return members
+
+    def __enter__(self) -> NpzReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+        self._file.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays, in the order of the file."""
+        return tuple(self._members)
+
+    def header(self, name: str) -> Header:
+        """Shape, order and dtype of an array, without its values."""
+        try:
+            with self._zip.open(self._members[name]) as file:
+                return read_header(file, f"{self.path}: array {name!r}")
+        except _BROKEN as error:
+            raise FormatError(f"{self.path}: array {name!r} is broken: {error!s:.200}") from None
+
+    def read(self, name: str) -> NDArray[Any]:
+        """One array; compared with what the directory announced before memory is taken."""
+        info, what = self._members[name], f"{self.path}: array {name!r}"
+        try:
+            with self._zip.open(info) as file:
+                header = read_header(file, what)
+                return read_values(file, info.file_size - file.tell(), header, what)
+        except _BROKEN as error:
+            raise FormatError(f"{what} is broken: {error!s:.200}") from None
+
+
+def write_npz(file: IO[bytes], arrays: dict[str, NDArray[Any]], *, compressed: bool) -> None:
+    """Arrays as an .npz file, the same bytes for the same arrays (NumPy's own writer adds the time of day)."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)

@@ -1,0 +1,253 @@
+"""Pictures of what the methods do to one video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _checks
+from ._checks import Float, Int
+from ._files import atomic_write
+from .types import MissingExtraError, Segments, Video
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["timeline"]
+
+ACTIVATION, ATTENTION, TRUTH, INK = "#f28e2b", "#9aa0a6", "#2e7d4f", "#33373d"
+DOTS_PER_INCH = 100
+LANES = 3  # overlapping detections of one row are drawn side by side, up to this many
+
+
+def _rows_of(segments: Segments, video: Video, name: str) -> Segments:
+    """The rows of this video, in seconds; a `Segments` of a single unnamed video is taken as it is."""
+    segments.require_unit("second", name)
+    if video.id in segments.video_ids:
+        return segments.video(video.id)
+    if segments.num_videos == 1 and segments.video_ids in ((), ("",)):
+        return segments
+    raise ValueError(f"`{name}` has no video {video.id!r} ({segments.num_videos} videos)")
+
+
+def _lanes(segments: Float, scores: Float) -> Int:
+    """Lane of every row: the best first, each in the first lane where it overlaps nothing, the rest in the last."""
+    lanes = np.zeros(len(segments), np.int64)
+    placed: list[list[Float]] = [[] for _ in range(LANES)]
+    for row in np.argsort(-scores, kind="stable"):
+        start, end = segments[row]
+        free = (all(end <= s or e <= start for s, e in lane) for lane in placed)
+        lanes[row] = next((number for number, is_free in enumerate(free) if is_free), LANES - 1)
+        placed[lanes[row]].append(segments[row])
+    return lanes
+
+
+def _choose_label(video: Video, truth: Segments | None, found: Mapping[str, Segments]) -> int:
+    """The class with most annotations; without any, the class of the best detection; else class 0."""
+    if truth is not None and len(truth):
+        return int(np.bincount(truth.labels).argmax())
+    best = [(rows.scores.max(), -i, rows) for i, rows in enumerate(found.values()) if len(rows)]
+    if best:
+        rows = max(best, key=lambda item: item[:2])[2]
+        return int(rows.labels[rows.scores.argmax()])
+    return 0
+
+
+def _tidy(axes: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#c8ccd1")
+    axes.tick_params(length=0, colors=INK, labelsize=10)
+
+
+def _draw_activation(axes: Axes, video: Video, label: int, map_name: str) -> None:
+    """The class's column of the map as an area, and the attention as a line."""
+    activation = np.asarray(video.maps[map_name])
+    column = _checks.as_values(
+        activation if activation.ndim == 1 else activation[:, label], None, f"maps[{map_name!r}]", per="snippet"
+    )
+    edges = np.arange(len(column) + 1) * float(video.seconds_per_snippet or 1.0)
+    axes.stairs(column, edges, fill=True, color=ACTIVATION, alpha=0.85, linewidth=0, label=f"{map_name} of this class")
+    attention = video.maps.get("attention")
+    if map_name != "attention" and attention is not None and attention.ndim == 1:
+        axes.stairs(attention, edges, baseline=None, color=ATTENTION, linewidth=0.9, label="attention")
+    axes.set_ylim(min(0.0, float(column.min(initial=0.0))), max(1.0, float(column.max(initial=0.0))) * 1.02)
+    axes.set_yticks([0.0, 0.5, 1.0])
+    _tidy(axes)
+    axes.tick_params(labelbottom=False)
+
+
+def timeline(
+    video: Video,
+    detections: Mapping[str, Segments],
+    ground_truth: Segments | None = None,
+    *,
+    label: int | None = None,
+    classes: Sequence[str] | None = None,
+    map_name: str = "cas",
+    max_detections: int | None = None,
+    between: tuple[float, float] | None = None,
+    size: tuple[int, int] = (1200, 600),
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """One class of one video over time: its activation, the truth, and what several methods found.
+
+    The upper part shows the class's column of the map and the attention; below, one row holds the annotated instances
+    (their extent is shaded through the whole picture) and one row per method its detections, darker for a higher
+    score.  Detections that overlap each other are drawn in up to three lanes.
+
+    Parameters
+    ----------
+    video : Video
+        With the map `map_name` and ``seconds_per_snippet``.
+    detections : mapping of str to Segments
+        Name of a method to what it found, in seconds: of many videos, from which `video` is picked by its id, or of
+        one unnamed video.  Drawn from top to bottom; may be empty.
+    ground_truth : Segments, optional
+        In seconds, of this or of many videos.
+    label : int, optional
+        The class to show.  Default: the one with most annotations in this video, else that of the best
+        detection, else 0.
+    classes : sequence of str, optional
+        Names of the classes, for the title.
+    map_name : str
+        The map in the upper part, (T, K) or (T,).
+    max_detections : int, optional
+        Draw only the best of each method.
+    between : pair of float, optional
+        First and last second to show.  Default: the whole video.
+    size : pair of int
+        Width and height in pixels.
+    path : path-like, optional
+        Where to save it; the suffix (``.png``, ``.svg``, ``.pdf``) says the format.  The file appears whole or not
+        at all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Made without pyplot: nothing global is touched, no display is needed.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    UnitError
+        If detections or ground truth are not in seconds.
+    ValueError
+        If the video lacks the map or its timing, or if `label` or `between` is out of range.
+
+    Examples
+    --------
+    >>> from tal_postproc import synthetic
+    >>> data = synthetic.make_videos(1, seed=0)
+    >>> figure = timeline(data.videos[0], {}, data.ground_truth, classes=data.classes)
+    >>> [int(v) for v in figure.get_size_inches() * figure.dpi]
+    [1200, 600]
+    """
+    try:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import LinearSegmentedColormap, Normalize
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plot", "plotting.timeline") from None
+
+    if map_name not in video.maps:
+        raise ValueError(f"`video` has no map {map_name!r}, got {', '.join(map(repr, video.maps))}")
+    if video.seconds_per_snippet is None:
+        raise ValueError(f"`video` {video.id!r} needs seconds_per_snippet")
+    length = video.duration or video.num_snippets * video.seconds_per_snippet
+    first, last = (0.0, length) if between is None else map(float, between)
+    if not 0.0 <= first < last:
+        raise ValueError(f"`between` must rise from 0 or more, got {between}")
+    if max_detections is not None:
+        max_detections = _checks.as_count(max_detections, "max_detections", at_least=1)
+    width, height = (_checks.as_count(value, "size", at_least=100) for value in size)
+
+    found = {name: _rows_of(rows, video, f"detections[{name!r}]") for name, rows in detections.items()}
+    truth = None if ground_truth is None else _rows_of(ground_truth, video, "ground_truth")
+    label = _choose_label(video, truth, found) if label is None else _checks.as_count(label, "label")
+    shape = np.shape(video.maps[map_name])
+    if len(shape) == 2 and label >= shape[1]:
+        raise ValueError(f"`label` must be below {shape[1]}, the columns of {map_name!r}, got {label}")
+    if classes is not None and label >= len(classes):
+        raise ValueError(f"`classes` must name class {label}, got {len(classes)} names")
+    shown = {}
+    for name, rows in found.items():
+        of_class = rows.select(rows.labels == label)
+        order = np.argsort(-of_class.scores, kind="stable")[:max_detections]
+        shown[name] = of_class.select(order)
+    instances = np.empty((0, 2)) if truth is None else truth.segments[truth.labels == label]
+
+    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
+    name_space = min(0.3, 0.02 + 0.0075 * max(map(len, [*shown, "ground truth"])) * 1200 / width)
+    grid = figure.add_gridspec(
+        2, 1, height_ratios=[2, 0.6 + len(shown)], left=name_space, right=0.93, top=0.86, bottom=0.1, hspace=0.06
+    )
+    above = figure.add_subplot(grid[0])
+    below = figure.add_subplot(grid[1], sharex=above)
+    for axes in (above, below):
+        for start, end in instances:
+            axes.axvspan(start, end, color=TRUTH, alpha=0.12, linewidth=0)
+    _draw_activation(above, video, label, map_name)
+
+    values = np.concatenate([np.zeros(1), *(rows.scores for rows in shown.values())])
+    norm = Normalize(float(values.min()), float(values.max()) if values.max() > values.min() else 1.0)
+    colours = LinearSegmentedColormap.from_list("scores", ["#d3e0f0", "#6d9dcf", "#08306b"])
+    below.barh(
+        np.zeros(len(instances)), instances[:, 1] - instances[:, 0], left=instances[:, 0], height=0.45, color=TRUTH
+    )
+    for y, rows in enumerate(shown.values(), start=1):
+        lanes = _lanes(rows.segments, rows.scores)
+        bar = 0.72 / LANES
+        worst_first = slice(None, None, -1)  # so that the best is drawn last, on top
+        below.barh(
+            (y - 0.36 + (lanes + 0.5) * bar)[worst_first],
+            (rows.segments[:, 1] - rows.segments[:, 0])[worst_first],
+            left=rows.segments[worst_first, 0],
+            height=0.85 * bar,
+            color=colours(norm(rows.scores))[worst_first],
+        )
+        below.axhline(y - 0.5, color="#e3e6ea", linewidth=0.8, zorder=0)
+    below.set_ylim(len(shown) + 0.5, -0.5)
+    below.set_yticks(range(len(shown) + 1), ["ground truth", *shown])
+    below.set_xlim(first, last)
+    below.set_xlabel("seconds", color=INK)
+    _tidy(below)
+
+    title = f"class {label}" if classes is None else str(classes[label])
+    figure.text(name_space, 0.94, title, fontsize=15, fontweight="bold", color=INK, va="center")
+    figure.text(name_space, 0.89, video.id, fontsize=10, color="#6b7178", va="center")
+    handles, _ = above.get_legend_handles_labels()
+    if len(instances):
+        handles.append(Patch(color=TRUTH, label="ground truth"))
+    figure.legend(
+        handles=handles,
+        loc="center right",
+        bbox_to_anchor=(0.935, 0.92),
+        ncols=len(handles),
+        frameon=False,
+        labelcolor=INK,
+    )
+    if len(values) > 1:
+        box = below.get_position()
+        bar_axes = figure.add_axes((0.945, box.y0, 0.01, box.height))
+        scale = figure.colorbar(ScalarMappable(norm, colours), cax=bar_axes)
+        scale.set_label("score", color=INK)
+        scale.outline.set_visible(False)
+        scale.ax.tick_params(length=0, colors=INK, labelsize=9)
+    if path is not None:
+        _save(figure, path)
+    return figure
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    suffix = Path(path).suffix.lower().lstrip(".")
+    _checks.as_choice(suffix, "path", ("png", "svg", "pdf"))
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format=suffix)
