@@ -33,12 +33,19 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
 _CONVENTIONS = re.compile(r"(``)?docs/conventions\.md(``)?")
+_FORWARD = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
 
 
 def link_conventions(app, what, name, obj, options, lines):
     """Docstrings name docs/conventions.md, for those who read the source; here it is a link."""
-    lines[:] = [_CONVENTIONS.sub(":doc:`the conventions </conventions>`", line) for line in lines]
+    lines[:] = [_CONVENTIONS.sub(":doc:`docs/conventions.md </conventions>`", line) for line in lines]
+
+
+def name_aliases(app, what, name, obj, options, signature, returns):
+    """Type aliases by their name: autodoc writes TypeAliasForwardRef('ArrayLike') inside unions."""
+    return tuple(text and _FORWARD.sub(r"\1", text) for text in (signature, returns))
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", link_conventions, priority=900)
+    app.connect("autodoc-process-signature", name_aliases)

@@ -116,7 +116,8 @@ def as_columns(array: NDArray[Any], columns: Int | None, name: str) -> Float:
         bad = ~np.isfinite(gathered).all(axis=0)
         first = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"`{name}` must be finite; snippet {first} is {array[first].tolist()} ({int(bad.sum())} of {len(bad)} snippets)"
+            f"`{name}` must be finite; snippet {first} is {array[first].tolist()} "
+            f"({int(bad.sum())} of {len(bad)} snippets)"
         )
     return gathered
 

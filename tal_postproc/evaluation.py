@@ -413,7 +413,7 @@ def mean_average_precision(
 
     Ties: among equal scores the earlier row comes first, among equal overlaps the instance of the earlier row is taken;
     the originals leave both to an unstable sort, most of them reversed.  Two empty intervals overlap by 0; published
-    code divides by zero there (the W-TALC lineage stops, ActivityNet's takes the NaN for a match).  Cost: two sorts, and
+    code divides by zero there (the W-TALC lineage stops, ActivityNet's takes NaN for a match).  Cost: two sorts, and
     one visit per detection and overlapping instance of its class and video for all thresholds together.  See
     docs/conventions.md.
 

@@ -377,7 +377,7 @@ def _overlap(overlap: Overlap) -> dict[str, Any]:
 
 
 def _in_tie_order(rows: _Rows, ties: str) -> _Rows:
-    """Suppression takes the earlier of equal rows first; codes that take the last of an ascending sort do the reverse."""
+    """Suppression takes the earlier of equal rows first; codes that take the last of an ascending sort do not."""
     return rows if ties == "first" else rows.take(np.arange(len(rows.scores))[::-1])
 
 
@@ -431,6 +431,7 @@ def _fuse(stage: Fuse, rows: _Rows, video: Video) -> _Rows:
         **_overlap(stage.overlap),
     )
     columns = {
+        "pick": rows.segments[fused.picks],
         "size": fused.sizes,
         "effective_size": fused.effective_size,
         "start_std": fused.start_std,

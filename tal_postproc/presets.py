@@ -53,7 +53,9 @@ def _rskp_family() -> dict[str, Pipeline]:
         score=Score(margin=Margin(scale=0.25, layout="oic_b")),
     )
     base = Pipeline(background="last", num_classes=20, protocol="wtalc_interpolated")
-    fuse = Fuse(threshold=0.25, temperature=0.2, weights="inner", overlap=_CANDIDATE, signed_denominator=True, ties="last")
+    fuse = Fuse(
+        threshold=0.25, temperature=0.2, weights="inner", overlap=_CANDIDATE, signed_denominator=True, ties="last"
+    )
     gaufuse = replace(
         base,
         banks=(replace(bank, score=Score(margin=Margin(scale=0.0785, power=0.9, layout="oic_b"))),),

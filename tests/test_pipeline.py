@@ -93,12 +93,9 @@ def test_published_detections_of_the_oic_a_family(golden, case):
 def test_published_detections_of_the_rskp_family(golden, preset, file, key):
     maps, published = golden("tcams"), golden(file)
     process = PostProcessor.from_preset(preset)
-    fragile = {(v, c) for v, c, f in zip(published["pair_video"], published["pair_class"], published["fragile"]) if f}
     for v, name in enumerate(maps["names"]):
         found = process(golden_video(maps, v))
-        for c in range(20):
-            if (v, c) in fragile:
-                continue
+        for c in range(20):  # what hangs on the order of equal scores comes out as published, too: see `ties`
             rows = published[key]
             expected = rows[(rows[:, 0] == v) & (rows[:, 1] == c)][:, [4, 2, 3]]
             assert_same_rows(rows_of(found, c), expected, f"{preset}, {name}, class {c}")
@@ -148,7 +145,7 @@ def test_rskp_family_equals_the_literal_chain(rng, preset):
     bank, stage = pipeline.banks[0], pipeline.stages[0]
     process = PostProcessor(pipeline)
     total = 0
-    for length in (0, 1, 2, 3, 40, 400):
+    for length in (0, 1, 2, 3, 40, 400, 400, 400, 400):
         # irrational values: the order of proposals must not hang on the last bit
         tcam = random_maps(rng, length, 3) * 0.06 + rng.random((length, 3)) * 5e-3
         scores = rng.random(3)
@@ -169,7 +166,7 @@ def test_rskp_family_equals_the_literal_chain(rng, preset):
         assert_allclose(found.segments, expected[:, 1:3], rtol=0, atol=1e-9)
         assert_allclose(found.scores, expected[:, 3], rtol=0, atol=1e-9)
         total += len(found)
-    assert total > 20
+    assert total > 30
 
 
 def test_two_stream_equals_its_equations(rng):
@@ -353,6 +350,11 @@ def test_stages_do_what_they_say():
     expected = nms(raw.segments, raw.scores, tiou_threshold=0.1)
     assert_array_equal(np.sort(agnostic.scores), np.sort(raw.scores[expected]))
     assert len(agnostic) < len(per_class) < len(raw)
+    equal = Segments([[0, 4], [1, 5]], scores=[0.5, 0.5])
+    for ties, kept in (("first", [[0, 4]]), ("last", [[1, 5]])):
+        for stage in (config.Nms(threshold=0.3, ties=ties), config.Fuse(threshold=0.3, temperature=0.1, ties=ties)):
+            found = PostProcessor(config.Pipeline(stages=(stage,)))(Video("v", {}, proposals=equal))
+            assert found.columns.get("pick", found.segments).tolist() == kept
 
     top = run(stages=(config.Keep(top=2),))
     assert_array_equal(np.sort(top.scores), np.sort(raw.scores)[-2:])
@@ -383,7 +385,7 @@ def test_stages_do_what_they_say():
     assert_array_equal(voted.segments, moved)
     assert not np.array_equal(voted.segments, per_class.segments)
     fused = run(stages=(config.Fuse(threshold=0.1, temperature=0.1),))
-    assert sorted(fused.columns) == ["effective_size", "end_std", "size", "start_std"]
+    assert sorted(fused.columns) == ["effective_size", "end_std", "pick", "size", "start_std"]
     assert fused.columns["size"].sum() == len(raw)
 
 
