@@ -192,7 +192,7 @@ class Bank(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TopKMean(Settings):
-    """Video scores from a map: the mean of the ``max(1, T // ratio)`` largest per class, then a softmax over classes."""
+    """Video scores from a map: the mean of the ``max(1, T // ratio)`` largest per class, then softmax over classes."""
 
     map: str
     ratio: int

@@ -153,10 +153,18 @@ def _videos_of(rows: _Rows, name: str, truth: _Rows, truth_name: str) -> Int:
 
 
 def _in_snippets(rows: _Rows, name: str, rate: float) -> Float:
-    """Segments in snippets, whatever rows came in seconds."""
+    """Segments in snippets, whatever rows came in seconds.
+
+    What a whole number of snippets became in seconds is that whole number again: int() of 76.99999999999999 and
+    overlaps of exactly 1/2 would else change the mAP by a point.
+    """
     if rows.unit == "relative":
         raise UnitError(f"`{name}` must be in snippets or seconds, got unit 'relative'")
-    return rows.segments * rate if rows.unit == "second" else rows.segments
+    if rows.unit != "second":
+        return rows.segments
+    snippets = rows.segments * rate
+    whole = np.rint(snippets)
+    return np.where(np.abs(snippets - whole) < 1e-9, whole, snippets)
 
 
 def _require_one_unit(rows: _Rows, name: str, truth: _Rows) -> None:

@@ -792,3 +792,12 @@ def test_protocols_are_frozen():
         PROTOCOLS["mine"] = PROTOCOLS["wtalc"]
     with pytest.raises(AttributeError):
         PROTOCOLS["wtalc"].unit = "second"
+
+
+def test_every_detection_is_left_out_for_one_reason():
+    spans = {"video": ["a"], "segments": [[0, 5]]}
+    result = mean_average_precision(changed(FOUND, labels=[9, 0, 3]), TRUTH, ambiguous=spans)
+    assert (result.num_unknown_labels, result.num_ambiguous) == (1, 0)
+    result = mean_average_precision(FOUND, TRUTH, ambiguous=spans)
+    assert (result.num_unknown_labels, result.num_ambiguous) == (0, 1)
+    assert result.matches[0].tolist() == [-2, 1, 2]

@@ -1,0 +1,42 @@
+"""``python -m benchmarks``: run all benchmarks, write results/<name>.json and the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import bench_chain, bench_evaluation, bench_memory, bench_start, common
+
+BENCHMARKS = {module.NAME: module for module in (bench_chain, bench_evaluation, bench_memory, bench_start)}
+CLONES = {
+    "rskp": "a clone of LeonHLJ/RSKP",
+    "gaufuse": "a clone of zhou745/GauFuse_WSTAL",
+    "anet": "a clone that has the class ANETdetection, such as BaSNet's",
+}
+
+
+def main(names: Sequence[str] = (), arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    if not names:
+        parser.add_argument("names", nargs="*", metavar="name", help=f"some of {', '.join(BENCHMARKS)} (default: all)")
+    for name, what in CLONES.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{what}, as one more contender")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; writes nothing")
+    args = parser.parse_args(arguments)
+    chosen = list(names or args.names or BENCHMARKS)
+    unknown = sorted(set(chosen) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    clones = {name: getattr(args, name) for name in CLONES if getattr(args, name) is not None}
+    for name in chosen:
+        module = BENCHMARKS[name]
+        report = module.run(clones=clones, **(module.QUICK if args.quick else {}))
+        print(common.markdown(report.to_dict()), flush=True)
+        if not args.quick:
+            common.write_json(report, common.RESULTS)
+            common.write_docs(common.RESULTS, common.DOCS, list(BENCHMARKS))
+
+
+if __name__ == "__main__":
+    main()

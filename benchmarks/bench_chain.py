@@ -1,0 +1,114 @@
+"""The whole chain, TCAMs to detections: ours against the published chain, for the presets gaufuse and rskp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tal_postproc import PostProcessor, presets, synthetic
+from tal_postproc.config import Pipeline
+
+from . import common, contenders
+from .common import Report, Row
+
+NAME = "chain"
+GOAL = 100.0
+QUICK: dict[str, Any] = {"num_videos": 8, "repeats": 2, "slow_repeats": 1}
+
+
+def run(
+    *,
+    clones: Mapping[str, Path] | None = None,
+    num_videos: int = 200,
+    names: Sequence[str] = ("gaufuse", "rskp"),
+    repeats: int = 9,
+    slow_repeats: int = 3,
+) -> Report:
+    videos = synthetic.make_videos(num_videos).videos
+    snippets = sum(video.num_snippets for video in videos)
+    report = Report(
+        NAME,
+        f"Whole chain, {num_videos} THUMOS-like videos",
+        {"videos": num_videos, "snippets": snippets, "classes": 20, "thresholds": len(contenders.THRESHOLDS)},
+    )
+    for preset in names:
+        _whole(report, videos, preset, clones or {}, repeats, slow_repeats)
+        _stages(report, videos, preset, repeats, slow_repeats)
+    report.notes += [
+        "Ratio: median over the median of ours in one thread for the same job, in this run.",
+        "The literal chain is our transcription of the published one, in its manner: Python lists over snippets for "
+        "every threshold, a NumPy mean per proposal, fusion member by member. All contenders get the same float64 maps.",
+    ]
+    return report
+
+
+def _whole(
+    report: Report, videos: Sequence[Any], preset: str, clones: Mapping[str, Path], repeats: int, slow_repeats: int
+) -> None:
+    job = contenders.ChainJob(videos, preset)
+    calls, agreement, turns = {}, {}, {}
+    reference = None
+    for contender in contenders.contenders("chain", clones):
+        try:
+            call = contender.prepare(job)
+        except common.Unavailable as reason:
+            report.skipped[f"{contender.name} ({preset})"] = str(reason)
+            continue
+        rows = call()  # also the warm-up
+        if reference is None:
+            reference = rows
+            agreement[contender.name] = f"{len(rows)} detections"
+        else:
+            agreement[contender.name] = common.require_equal_rows(reference, rows, f"{contender.name} ({preset})")
+        calls[contender.name] = call
+        turns[contender.name] = slow_repeats if contender.slow else repeats
+    seconds = common.time_together(calls, turns)
+    base = next(iter(seconds.values()))
+    for name, values in seconds.items():
+        times = common.ratio(values, base)
+        judged = not name.startswith("ours")
+        report.rows.append(
+            Row(
+                f"{preset}, whole chain",
+                name,
+                values,
+                ratio=times,
+                goal=f"at least {GOAL:g} times" if judged else "",
+                reached=times >= GOAL if judged else None,
+                agreement=agreement[name],
+            )
+        )
+
+
+def _stages(report: Report, videos: Sequence[Any], preset: str, repeats: int, slow_repeats: int) -> None:
+    """Proposals with their scores, and what suppression or fusion adds: where the time goes."""
+    pipeline = presets.get(preset)
+    propose = PostProcessor(replace(pipeline, stages=()))
+    suppress = PostProcessor(Pipeline(stages=pipeline.stages))
+    given = [replace(video, proposals=found) for video, found in zip(videos, propose.process(videos, 1))]
+    literal = [(len(video.maps["cas"]), list(contenders.literal_proposals(video, preset))) for video in videos]
+    calls = {
+        ("proposals and scores", "ours, 1 thread"): lambda: list(propose.process(videos, 1)),
+        ("proposals and scores", "literal Python"): lambda: [
+            list(contenders.literal_proposals(video, preset)) for video in videos
+        ],
+        ("suppression", "ours, 1 thread"): lambda: list(suppress.process(given, 1)),
+        ("suppression", "literal Python"): lambda: [
+            list(contenders.literal_suppression(rows, preset, length)) for length, found in literal for _, rows in found
+        ],
+    }
+    for call in calls.values():
+        call()
+    turns = {key: repeats if key[1].startswith("ours") else slow_repeats for key in calls}
+    seconds = common.time_together(calls, turns)  # type: ignore[type-var, arg-type]
+    for (stage, who), values in seconds.items():  # type: ignore[misc]
+        base = seconds[stage, "ours, 1 thread"]  # type: ignore[index]
+        report.rows.append(Row(f"{preset}, {stage}", who, values, ratio=common.ratio(values, base)))
+
+
+if __name__ == "__main__":
+    from .__main__ import main
+
+    main([NAME])
