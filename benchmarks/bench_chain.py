@@ -39,7 +39,7 @@ def run(
     report.notes += [
         "Ratio: median over the median of ours in one thread for the same job, in this run.",
         "The literal chain is our transcription of the published one, in its manner: Python lists over snippets for "
-        "every threshold, a NumPy mean per proposal, fusion member by member. All contenders get the same float64 maps.",
+        "every threshold, a NumPy mean per proposal, fusion member by member. All get the same float64 maps.",
     ]
     return report
 
@@ -102,9 +102,9 @@ def _stages(report: Report, videos: Sequence[Any], preset: str, repeats: int, sl
     for call in calls.values():
         call()
     turns = {key: repeats if key[1].startswith("ours") else slow_repeats for key in calls}
-    seconds = common.time_together(calls, turns)  # type: ignore[type-var, arg-type]
-    for (stage, who), values in seconds.items():  # type: ignore[misc]
-        base = seconds[stage, "ours, 1 thread"]  # type: ignore[index]
+    seconds = common.time_together(calls, turns)
+    for (stage, who), values in seconds.items():
+        base = seconds[stage, "ours, 1 thread"]
         report.rows.append(Row(f"{preset}, {stage}", who, values, ratio=common.ratio(values, base)))
 
 

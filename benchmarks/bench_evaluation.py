@@ -21,7 +21,10 @@ QUICK: dict[str, Any] = {"num_detections": 200, "num_videos": 12, "repeats": 2, 
 
 
 def make_job(
-    num_detections: int, num_videos: int, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), seed: int = 0
+    num_detections: int,
+    num_videos: int,
+    thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    seed: int = 0,
 ) -> contenders.MapJob:
     """THUMOS-like ground truth, and detections around it.
 
@@ -85,12 +88,12 @@ def run(
         except common.Unavailable as reason:
             report.skipped[contender.name] = str(reason)
             continue
-        values = call()  # also the warm-up
+        ap = call()  # also the warm-up
         if reference is None:
-            reference = values
-            agreement[contender.name] = f"mAP {100 * values.mean():.2f} %"
+            reference = ap
+            agreement[contender.name] = f"mAP {100 * ap.mean():.2f} %"
         else:
-            agreement[contender.name] = common.require_equal_values(reference, values, contender.name, 1e-9)
+            agreement[contender.name] = common.require_equal_values(reference, ap, contender.name, 1e-9)
         calls[contender.name] = call
         turns[contender.name] = slow_repeats if contender.slow else repeats
     seconds = common.time_together(calls, turns)
@@ -111,7 +114,7 @@ def run(
     _protocols(report, job, repeats, seconds["ours"])
     report.notes += [
         "Ratio: median over the median of ours under the protocol activitynet, in this run.",
-        "Everybody starts from what it works on: ours from `Segments`, the others from data frames. Reading is not timed.",
+        "All start from what they work on: ours from `Segments`, the others from data frames. Reading is not timed.",
         "The literal evaluator is our transcription of ActivityNet's in its manner, and works in one process.",
     ]
     return report
@@ -120,9 +123,9 @@ def run(
 def _protocols(report: Report, job: contenders.MapJob, repeats: int, base: Sequence[float]) -> None:
     detections, truth = contenders.as_segments(job.detections), contenders.as_segments(job.ground_truth)
     calls = {
-        name: lambda name=name: mean_average_precision(
-            detections, truth, tiou_thresholds=job.thresholds, protocol=name
-        ).average
+        name: lambda name=name: (
+            mean_average_precision(detections, truth, tiou_thresholds=job.thresholds, protocol=name).average
+        )
         for name in PROTOCOLS
         if name != "activitynet"
     }

@@ -30,7 +30,7 @@ def run(*, clones: Mapping[str, Path] | None = None, num_videos: int = 200, repe
     )
     with tempfile.TemporaryDirectory(prefix="tal_postproc_bench_") as folder:
         file = Path(folder) / "tcams.npz"
-        arrays = {f"cas{v}": video.maps["cas"] for v, video in enumerate(videos)}
+        arrays: dict[str, Any] = {f"cas{v}": video.maps["cas"] for v, video in enumerate(videos)}
         np.savez(file, scores=np.array([video.scores["video"] for video in videos]), **arrays)
         _worker_process(WORKERS[0], file)  # fills numba's cache: compilation has a peak of its own
         found = {who: [_worker_process(who, file) for _ in range(repeats)] for who in WORKERS}
@@ -43,7 +43,7 @@ def run(*, clones: Mapping[str, Path] | None = None, num_videos: int = 200, repe
             values = tuple(one[key] for one in runs)
             report.rows.append(Row(what, who, values, unit="MB", ratio=ratio(values, base) if min(base) else None))
     report.notes += [
-        "Peak resident memory of a fresh process that loads the TCAMs and runs the chain once, with a warm numba cache. "
+        "Peak resident memory of a fresh process that loads the TCAMs and runs the chain once; warm numba cache. "
         "Added: that peak minus the peak after one video (interpreter, imports, compiled code, TCAMs).",
         "Ours pays for numba (LLVM) once per process; the chain itself keeps one video's proposals and all detections.",
     ]

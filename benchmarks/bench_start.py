@@ -67,7 +67,10 @@ def _seconds(job: str, cache: Path) -> float:
     """Seconds of one fresh process whose caches are in that folder."""
     cache.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache / "numba"), "MPLCONFIGDIR": str(cache / "matplotlib")}
-    command = [sys.executable, *(part.format(output=cache / "demo") if "{output}" in part else part for part in JOBS[job])]
+    command = [
+        sys.executable,
+        *(part.format(output=cache / "demo") if "{output}" in part else part for part in JOBS[job]),
+    ]
     started = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     elapsed = time.perf_counter() - started

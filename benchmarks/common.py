@@ -10,14 +10,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+K = TypeVar("K", bound=Hashable)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -71,7 +73,7 @@ class Report:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on; nothing that tells whose machine it is."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in ("numpy", "numba", "scipy", "pandas"):
         try:
             versions[package] = metadata.version(package)
@@ -98,12 +100,12 @@ def _cpu() -> str:
 # --------------------------------------------------------------------------------------------------------------- timing
 
 
-def time_together(calls: Mapping[str, Callable[[], Any]], repeats: Mapping[str, int]) -> dict[str, tuple[float, ...]]:
+def time_together(calls: Mapping[K, Callable[[], Any]], repeats: Mapping[K, int]) -> dict[K, tuple[float, ...]]:
     """Seconds of every call.  Contenders take turns, so that a machine that slows down slows all of them.
 
     Everything must have been called once before: compilation is never timed.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[K, list[float]] = {name: [] for name in calls}
     for turn in range(max(repeats[name] for name in calls)):
         for name, call in calls.items():
             if turn < repeats[name]:
@@ -203,7 +205,5 @@ def markdown(report: Mapping[str, Any]) -> str:
 def _number(value: float, unit: str) -> str:
     if unit != "s":
         return f"{value:.1f} {unit}"
-    for factor, name in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        if value * factor >= 1:
-            break
+    factor, name = (1.0, "s") if value >= 1 else (1e3, "ms") if value >= 1e-3 else (1e6, "µs")
     return f"{value * factor:.3g} {name}" if value * factor < 1000 else f"{value * factor:.0f} {name}"

@@ -7,21 +7,24 @@ contender of a task:
 * task "chain", a `ChainJob`: rows [video, class, start, end, score], in any order;
 * task "evaluation", a `MapJob`: AP of shape (thresholds, classes), classes rising.
 
-``prepare`` raises `Unavailable` with the reason where a contender cannot run.  Nothing here imports `tal_postproc` before
-its own contenders are prepared, so that the memory of the others can be measured without it.
+``prepare`` raises `Unavailable` with the reason where a contender cannot run.  Nothing here imports `tal_postproc`
+before its own contenders are prepared, so that the memory of the others can be measured without it.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -86,12 +89,11 @@ def contenders(task: str, clones: Mapping[str, Path]) -> list[Contender]:
     ]
     for preset in ("rskp", "gaufuse"):
         if preset in clones:
-            root = clones[preset]
             known.append(
-                Contender(f"clone of {preset}", "chain", lambda job, p=preset, r=root: clone_chain(job, p, r))
+                Contender(f"clone of {preset}", "chain", partial(clone_chain, preset=preset, root=clones[preset]))
             )
     if "anet" in clones:
-        known.append(Contender("clone of anet", "evaluation", lambda job: clone_map(job, clones["anet"])))
+        known.append(Contender("clone of anet", "evaluation", partial(clone_map, root=clones["anet"])))
     return [contender for contender in known if contender.task == task]
 
 
@@ -159,7 +161,9 @@ def literal_chain(job: ChainJob) -> Call:
         found = []
         for v, video in enumerate(job.videos):
             for label, proposals in literal_proposals(video, job.preset):
-                found += [[v, label, *row] for row in literal_suppression(proposals, job.preset, len(video.maps["cas"]))]
+                found += [
+                    [v, label, *row] for row in literal_suppression(proposals, job.preset, len(video.maps["cas"]))
+                ]
         return np.array(found, dtype=np.float64).reshape(-1, 5)
 
     return call
@@ -228,8 +232,8 @@ def clone_chain(job: ChainJob, preset: str, root: Path) -> Call:
     with as_published(root):
         module = load(root, root / "evaluation" / "detectionMAP.py", needs="getActLoc")
     num_classes = job.videos[0].maps["cas"].shape[1]
-    folder = tempfile.TemporaryDirectory(prefix="tal_postproc_bench_")
-    write_class_list(Path(folder.name), len(job.videos), num_classes)
+    folder = tempfile.mkdtemp(prefix="tal_postproc_bench_")
+    write_class_list(Path(folder), len(job.videos), num_classes)
     settings = types.SimpleNamespace(
         feature_type="I3D",
         class_threshold=published(preset)["class_threshold"],
@@ -242,7 +246,7 @@ def clone_chain(job: ChainJob, preset: str, root: Path) -> Call:
 
     def call() -> np.ndarray:
         with as_published(root):
-            by_class = module.getActLoc(scores, maps, lengths, THRESHOLDS, folder.name, settings)
+            by_class = module.getActLoc(scores, maps, lengths, THRESHOLDS, folder, settings)
         parts = [
             np.insert(np.asarray(rows, dtype=np.float64), 1, label, axis=1)
             for label, rows in enumerate(by_class)
@@ -250,6 +254,7 @@ def clone_chain(job: ChainJob, preset: str, root: Path) -> Call:
         ]
         return np.concatenate([np.empty((0, 5)), *parts])
 
+    weakref.finalize(call, shutil.rmtree, folder, ignore_errors=True)
     return call
 
 
@@ -297,7 +302,9 @@ def clone_map(job: MapJob, root: Path) -> Call:
 def write_activitynet(truth: Path, predictions: Path, job: MapJob) -> None:
     """Both JSON files, with the fields that any variant of the evaluator asks for."""
     database: dict[str, Any] = {}
-    for video, label, start, end in zip(*(job.ground_truth[key].tolist() for key in ("video", "label", "start", "end"))):
+    for video, label, start, end in zip(
+        *(job.ground_truth[key].tolist() for key in ("video", "label", "start", "end"))
+    ):
         entry = database.setdefault(video, {"subset": "test", "annotations": []})
         entry["annotations"].append({"label": str(label), "segment": [start, end]})
     results: dict[str, Any] = {}
@@ -346,8 +353,8 @@ def load(root: Path, file: Path, needs: str) -> types.ModuleType:
 
 def _shell(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
-    module.__path__ = []  # type: ignore[attr-defined]
-    module.__getattr__ = lambda attribute: MagicMock()  # type: ignore[method-assign]
+    vars(module)["__path__"] = []
+    vars(module)["__getattr__"] = lambda attribute: MagicMock()
     return module
 
 
@@ -355,8 +362,8 @@ def _shell(name: str) -> types.ModuleType:
 def as_published(root: Path) -> Iterator[None]:
     """The surroundings that published code expects; all is as before when it ends.
 
-    Its own folder comes first on the path.  NumPy has its old names back, and ``np.load`` reads object arrays (only our own
-    files are there to be read).  joblib is a plain loop: one process, as ours, and no pool to pay for.
+    Its own folder comes first on the path.  NumPy has its old names back, and ``np.load`` reads object arrays (only
+    files of ours are there to be read).  joblib is a plain loop: one process, as ours, and no pool to pay for.
     """
     root = Path(root).resolve()
     if not root.is_dir():
@@ -374,7 +381,7 @@ def as_published(root: Path) -> Iterator[None]:
     sys.argv = [""]
     for name in missing:
         setattr(np, name, old_names[name])
-    np.load = lambda *args, **more: load_arrays(*args, **{**more, "allow_pickle": True})  # type: ignore[assignment]
+    np.load = lambda *args, **more: load_arrays(*args, **{**more, "allow_pickle": True})
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
@@ -390,8 +397,8 @@ def as_published(root: Path) -> Iterator[None]:
 
 def _plain_joblib() -> types.ModuleType:
     module = types.ModuleType("joblib")
-    module.delayed = lambda function: lambda *args, **more: (function, args, more)  # type: ignore[attr-defined]
-    module.Parallel = (  # type: ignore[attr-defined]
-        lambda *_, **__: lambda tasks: [function(*args, **more) for function, args, more in tasks]
+    vars(module)["delayed"] = lambda function: lambda *args, **more: (function, args, more)
+    vars(module)["Parallel"] = lambda *_, **__: (
+        lambda tasks: [function(*args, **more) for function, args, more in tasks]
     )
     return module

@@ -372,3 +372,13 @@ class Pipeline(Settings):
             _checks.as_count(self.num_classes, "Pipeline.num_classes", at_least=1)
         if sum(isinstance(stage, Seconds) for stage in self.stages) > 1:
             raise ValueError("`Pipeline.stages` must convert to seconds at most once")
+
+    def map_names(self) -> tuple[str, ...]:
+        """The maps that a video must have, in the order in which the banks read them.
+
+        >>> Pipeline(banks=(Bank(thresholds=(0.5,), signal=Signal(mix=(("logits*attention", 1.0),))),)).map_names()
+        ('logits', 'attention')
+        """
+        signals = [signal for bank in self.banks for signal in (bank.signal, bank.score.signal) if signal]
+        names = [part for signal in signals for name, _ in signal.mix for part in name.split("*")]
+        return tuple(dict.fromkeys(names))

@@ -303,7 +303,7 @@ def write_detections(
         head, tail = {"method": method}, {}
     with atomic_write(path) as file:
         file.write(_dump(head)[:-1] + ', "results": {')
-        for position, video in enumerate(detections):
+        for position, video in enumerate(detections.split()):
             rows = [
                 {"label": names[label], "score": score, "segment": segment}
                 for label, score, segment in zip(video.labels.tolist(), video.scores.tolist(), video.segments.tolist())
@@ -482,7 +482,7 @@ def write_annotations(path: StrPath, annotations: Annotations, *, version: str =
             f"`annotations` has ambiguous spans and a class {_AMBIGUOUS!r}; the format cannot tell them apart"
         )
     database: dict[str, dict[str, Any]] = {}
-    for position, video in enumerate(annotations.segments):
+    for position, video in enumerate(annotations.segments.split()):
         entry: dict[str, Any] = {}
         if annotations.subsets[position]:
             entry["subset"] = annotations.subsets[position]

@@ -78,6 +78,7 @@ class PostProcessor:
             raise TypeError(f"`pipeline` must be a config.Pipeline (see presets.get), got {type(pipeline).__name__}")
         self.pipeline = pipeline
         self._thresholds = [np.array(bank.thresholds) for bank in pipeline.banks]
+        self._main_map = next((name for name in pipeline.map_names() if name not in ("attention", "actionness")), "cas")
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> PostProcessor:
@@ -106,7 +107,8 @@ class PostProcessor:
         Parameters
         ----------
         video : Video, or (T, K) array_like
-            An array is shorthand for a video with the map ``"cas"``; the other arguments then say the rest.
+            An array is shorthand for a video with the one map that the pipeline reads besides the attention:
+            ``"cas"``, or ``"logits"`` for HAM-Net, CO2-Net and DELU.  The other arguments then say the rest.
         video_scores : (K,) array_like, optional
         attention : (T,) array_like, optional
         seconds_per_snippet, duration : float, optional
@@ -128,7 +130,9 @@ class PostProcessor:
             if not (video_scores is attention is seconds_per_snippet is duration is None):
                 raise TypeError("a Video brings its own scores, attention and timing; give them to Video(...)")
         else:
-            maps = {"cas": np.asarray(video)} | ({} if attention is None else {"attention": np.asarray(attention)})
+            maps = {self._main_map: np.asarray(video)} | (
+                {} if attention is None else {"attention": np.asarray(attention)}
+            )
             scores = {} if video_scores is None else {"video": np.asarray(video_scores)}
             video = Video("", maps, cast(Any, scores), seconds_per_snippet, duration)
         try:
@@ -256,13 +260,10 @@ class _Reader:
         self.pipeline = pipeline
         self.num_classes: int | None = None  # action classes, known from the first (T, K) map
         self.made: dict[tuple[Signal, int], Float] = {}
-        for bank in pipeline.banks:
-            for signal in (bank.signal, bank.score.signal):
-                for name, _ in signal.mix if signal else ():
-                    for part in name.split("*"):
-                        array = self.find(part)
-                        if array.ndim == 2 and self.num_classes is None:
-                            self.num_classes = self.count_classes(array.shape[1])
+        for name in pipeline.map_names():
+            array = self.find(name)
+            if array.ndim == 2 and self.num_classes is None:
+                self.num_classes = self.count_classes(array.shape[1])
 
     def find(self, name: str) -> NDArray[Any]:
         maps = self.video.maps

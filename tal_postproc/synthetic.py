@@ -375,7 +375,7 @@ def iter_videos(
     chosen = Faults() if faults is None else faults
 
     def simulate() -> Iterator[Video]:
-        for name, truth, duration in zip(ids, ground_truth, lasting.tolist()):
+        for name, truth, duration in zip(ids, ground_truth.split(), lasting.tolist()):
             num_snippets = max(1, int(duration / seconds_per_snippet))
             times = (np.arange(num_snippets, dtype=np.float64) + 0.5) * seconds_per_snippet
             logits, attention = _simulate(_generator(seed, name), times, truth, num_classes, chosen)

@@ -199,6 +199,8 @@ class Segments:
         """(N,) int64: the video that every row belongs to."""
         return np.repeat(np.arange(self.num_videos), np.diff(self.offsets))
 
+    __iter__ = None  # rows or videos?  Loop over `split()`, or over the columns.
+
     def video(self, which: int | str) -> Segments:
         """The rows of one video, by position or by id."""
         if isinstance(which, str):
@@ -219,8 +221,8 @@ class Segments:
             {name: column[rows] for name, column in self.columns.items()},
         )
 
-    def __iter__(self) -> Iterator[Segments]:
-        """One `Segments` per video."""
+    def split(self) -> Iterator[Segments]:
+        """One `Segments` per video; the reverse of `concatenate`."""
         return (self.video(v) for v in range(self.num_videos))
 
     def select(self, rows: NDArray[Any]) -> Segments:

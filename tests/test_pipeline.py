@@ -418,6 +418,11 @@ def test_shorthand_equals_a_video():
     assert len(one) > 0
     assert_array_equal(one.segments, two.segments)
     assert_array_equal(one.scores, two.scores)
+    logits = PostProcessor.from_preset("co2net")
+    one = logits(Video("", {"logits": TCAM, "attention": BUMPS}))
+    two = logits(TCAM, attention=BUMPS)
+    assert len(one) > 0
+    assert_array_equal(one.scores, two.scores)
     with pytest.raises(TypeError, match="a Video brings its own scores"):
         process(video, [0.6, 0.3])
 

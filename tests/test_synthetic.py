@@ -29,7 +29,7 @@ CLASSES_PER_VIDEO = {1: 351, 2: 60, 3: 1}
 def statistics(annotations):
     found = {name: [] for name in QUARTILES}
     classes = Counter()
-    for rows, duration in zip(annotations.segments, annotations.durations):
+    for rows, duration in zip(annotations.segments.split(), annotations.durations):
         intervals = np.unique(rows.segments, axis=0)
         length = intervals[:, 1] - intervals[:, 0]
         found["duration"].append(duration)
@@ -74,7 +74,7 @@ def test_stated_quartiles_are_those_of_thumos14(thumos):
 def test_class_table_and_parameters_are_those_of_thumos14(thumos):
     annotations = read_wtalc_annotations(thumos, subset=None)
     rows = []
-    for truth, duration in zip(annotations.segments, annotations.durations):
+    for truth, duration in zip(annotations.segments.split(), annotations.durations):
         name = main_class([annotations.classes[k] for k in truth.labels])
         intervals = np.unique(truth.segments[truth.segments[:, 1] <= duration], axis=0)
         length = np.log(intervals[:, 1] - intervals[:, 0])
@@ -116,7 +116,7 @@ def test_statistics_are_like_the_stated_ones():
 
 def test_main_classes_come_in_the_stated_shares():
     annotations = make_annotations(3000, seed=1)
-    found = Counter(main_class([annotations.classes[k] for k in rows.labels]) for rows in annotations.segments)
+    found = Counter(main_class([annotations.classes[k] for k in rows.labels]) for rows in annotations.segments.split())
     total = sum(videos for _, videos, _, _ in THUMOS14_CLASSES)
     assert total == 412
     for name, videos, _, _ in THUMOS14_CLASSES:
@@ -128,7 +128,7 @@ def test_annotations_lie_within_their_videos_and_classes_do_not_overlap_themselv
     annotations = make_annotations(300, seed=2, num_classes=num_classes)
     assert len(annotations.classes) == num_classes
     assert annotations.segments.labels.max() == num_classes - 1
-    for rows, duration in zip(annotations.segments, annotations.durations):
+    for rows, duration in zip(annotations.segments.split(), annotations.durations):
         assert len(rows)
         assert rows.segments.min() >= 0.0
         assert rows.segments.max() <= duration
@@ -144,7 +144,7 @@ def test_every_cliff_dive_is_a_dive_and_bowling_precedes_the_shot():
         annotations.classes.index(name) for name in ("CliffDiving", "CricketBowling", "CricketShot", "Diving")
     )
     together = 0
-    for rows in annotations.segments:
+    for rows in annotations.segments.split():
         if main_class([annotations.classes[k] for k in rows.labels]) == "CliffDiving" and dive in rows.labels:
             assert_array_equal(rows.segments[rows.labels == cliff], rows.segments[rows.labels == dive])
             together += 1
@@ -171,7 +171,7 @@ def test_a_video_depends_neither_on_the_number_of_videos_nor_on_its_place(data):
     few = make_videos(4, seed=3)
     assert same_videos(few.videos, data.videos[:4])
     assert_array_equal(few.ground_truth.segments, data.ground_truth.segments[: len(few.ground_truth)])
-    backwards = Segments.concatenate(list(few.ground_truth)[::-1])
+    backwards = Segments.concatenate(list(few.ground_truth.split())[::-1])
     videos = simulate_tcams(backwards, few.annotations.durations[::-1], num_classes=20, seed=3)
     assert same_videos(videos[::-1], few.videos)
 
@@ -201,7 +201,7 @@ def test_maps_are_finite_and_in_range(data):
 
 def test_values_suit_absolute_thresholds(data):
     inside, outside, attention_inside, attention_outside = [], [], [], []
-    for video, rows in zip(data.videos, data.ground_truth):
+    for video, rows in zip(data.videos, data.ground_truth.split()):
         times = (np.arange(video.num_snippets)[:, None] + 0.5) * 0.64
         hit = (times >= rows.segments[:, 0]) & (times < rows.segments[:, 1])
         busy = hit.any(axis=1)

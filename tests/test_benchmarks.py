@@ -1,0 +1,321 @@
+"""The benchmarks run, their comparisons can fail, and a clone is loaded by its path."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import bench_chain, bench_evaluation, bench_memory, bench_start, common, contenders
+from tal_postproc import synthetic
+
+TESTS = Path(__file__).parent
+
+
+def who(report):
+    return {(row.job, row.who) for row in report.rows}
+
+
+# ----------------------------------------------------------------------------------------------- every benchmark runs
+
+
+def test_chain_compares_and_times_everybody():
+    report = bench_chain.run(num_videos=3, repeats=2, slow_repeats=1)
+    for preset in ("gaufuse", "rskp"):
+        whole = {row.who: row for row in report.rows if row.job == f"{preset}, whole chain"}
+        assert set(whole) == {"ours, 1 thread", "ours, all threads", "literal Python"}
+        assert whole["literal Python"].agreement.endswith("detections equal within 1e-06")
+        assert int(whole["literal Python"].agreement.split()[0]) > 20
+        assert whole["literal Python"].reached == (whole["literal Python"].ratio >= 100)
+        assert len(whole["ours, 1 thread"].values) == 2
+        assert (f"{preset}, suppression", "literal Python") in who(report)
+    assert not report.skipped
+
+
+def test_evaluation_compares_and_times_everybody():
+    pytest.importorskip("pandas")
+    report = bench_evaluation.run(num_detections=150, num_videos=6, repeats=2, slow_repeats=1)
+    pandas = next(row for row in report.rows if row.who == "literal pandas")
+    assert pandas.agreement.endswith("values equal within 1e-09")
+    assert {row.job for row in report.rows if row.who == "ours"} >= {"activitynet", "wtalc", "mmaction"}
+
+
+def test_memory_is_measured_in_fresh_processes(monkeypatch):
+    monkeypatch.setattr(bench_memory, "WORKERS", ("ours, 1 thread", "literal Python"))
+    report = bench_memory.run(num_videos=2, repeats=1)
+    ours, literal = (row.median for row in report.rows if row.job == "whole process")
+    assert ours > literal > 5  # MB; only ours has loaded numba
+    with pytest.raises(RuntimeError, match="nobody"):
+        bench_memory._worker_process("nobody", Path("absent.npz"))
+
+
+def test_start_is_measured_in_fresh_processes():
+    report = bench_start.run(repeats=1, cold_repeats=0, jobs=("import",))
+    assert [(row.job, row.who) for row in report.rows] == [("import", "warm cache")]
+    assert 0.01 < report.rows[0].median < 60
+
+
+def test_a_process_that_fails_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setitem(bench_start.JOBS, "import", ("-c", "raise SystemExit('no such luck')"))
+    with pytest.raises(RuntimeError, match="no such luck"):
+        bench_start._seconds("import", tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ comparisons can fail
+
+
+def broken(name, change):
+    """`contenders.contenders`, of which one gives changed results."""
+    real = contenders.contenders
+
+    def changed(task, clones):
+        return [
+            replace(one, prepare=lambda job, one=one: lambda: change(one.prepare(job)())) if one.name == name else one
+            for one in real(task, clones)
+        ]
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[1:], "detections instead of"),
+        (lambda rows: rows + np.array([0, 0, 2e-6, 0, 0]), "differ by 2e-06"),
+        (lambda rows: rows + np.array([0, 0, 0, 0, 2e-6]), "differ by 2e-06"),
+        (lambda rows: rows * [1, 1, 1, 1, np.nan], "differ by nan"),
+        (lambda rows: rows + np.array([1, 0, 0, 0, 0]), "detections instead of"),
+        (lambda rows: np.concatenate([rows, rows[-1:] + np.array([1, 0, 0, 0, 0])]), "1 detections instead of 0"),
+    ],
+)
+def test_a_wrong_chain_is_not_timed(monkeypatch, change, message):
+    monkeypatch.setattr(contenders, "contenders", broken("literal Python", change))
+    monkeypatch.setattr(common, "time_together", lambda *_: pytest.fail("timed before it was compared"))
+    with pytest.raises(common.Disagreement, match=rf"literal Python \(rskp\).*{message}"):
+        bench_chain.run(num_videos=2, names=["rskp"], repeats=1, slow_repeats=1)
+
+
+def test_the_order_of_rows_is_no_difference(monkeypatch):
+    monkeypatch.setattr(contenders, "contenders", broken("literal Python", lambda rows: rows[::-1]))
+    assert bench_chain.run(num_videos=2, names=["rskp"], repeats=1, slow_repeats=1).rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ap: ap + 2e-9, "differ by 2e-09"),
+        (lambda ap: ap[:, 1:], "shape"),
+        (lambda ap: ap * np.nan, "differ by nan"),
+    ],
+)
+def test_a_wrong_evaluator_is_not_timed(monkeypatch, change, message):
+    pytest.importorskip("pandas")
+    monkeypatch.setattr(contenders, "contenders", broken("literal pandas", change))
+    with pytest.raises(common.Disagreement, match=f"literal pandas.*{message}"):
+        bench_evaluation.run(num_detections=100, num_videos=4, repeats=1, slow_repeats=1)
+
+
+def test_nothing_to_compare_is_no_agreement():
+    with pytest.raises(common.Disagreement, match="nothing to compare"):
+        common.require_equal_rows(np.empty((0, 5)), np.empty((0, 5)), "x")
+    with pytest.raises(common.Disagreement, match="nothing to compare"):
+        common.require_equal_values(np.zeros((2, 3)), np.zeros((2, 3)), "x", 1e-9)
+
+
+# --------------------------------------------------------------------------------------------------- clones by path
+
+CHAIN = """
+import numpy as np
+import a_package_that_is_not_installed.layers as layers
+import utils.helpers as helpers
+
+WIDTH = np.float(1)  # a name that NumPy has dropped
+
+
+def getActLoc(vid_preds, frm_preds, vid_lens, act_thresh_cas, annotation_path, args):
+    print("a line nobody asked for")
+    labels = np.load(annotation_path + "/labels.npy")
+    subset = np.load(annotation_path + "/subset.npy")
+    classes = [name.decode("utf-8") for name in np.load(annotation_path + "/classlist.npy")]
+    assert all(one.decode("utf-8") == "test" for one in subset) and len(subset) == len(frm_preds)
+    assert [len(one) for one in frm_preds] == [one[0] for one in vid_lens]
+    present = sorted(set(name for row in labels for name in row))
+    by_class = [[] for _ in present]
+    for i, (scores, maps) in enumerate(zip(vid_preds, frm_preds)):
+        for c, start, end, score in helpers.rskp(
+            maps, scores, thresholds=act_thresh_cas, class_threshold=args.class_threshold, **helpers.{numbers}
+        ):
+            by_class[int(c)].append([i, start, end, score])
+    return [np.array(by_class[classes.index(name)]) for name in present]
+"""
+NUMBERS = "\nRSKP = {}\nGAUFUSE = {'ratio': 0.0785, 'power': 0.9, 'nms_threshold': 0.25, 'temperature': 0.2}\n"
+EVALUATOR = """
+import json
+import numpy as np
+from joblib import Parallel, delayed
+from .helpers import activitynet
+
+
+class ANETdetection(object):
+    def __init__(self, ground_truth_filename, prediction_filename, subset, tiou_thresholds, verbose, check_status):
+        assert not check_status
+        self.thresholds = tiou_thresholds
+        self.activity_index, self.truth, self.found = {}, [], []
+        for video, entry in json.load(open(ground_truth_filename))["database"].items():
+            for one in entry["annotations"] * (entry["subset"] == subset):
+                label = self.activity_index.setdefault(one["label"], len(self.activity_index))
+                self.truth.append((video, label, *one["segment"]))
+        for video, rows in json.load(open(prediction_filename))["results"].items():
+            self.found += [(video, self.activity_index[one["label"]], *one["segment"], one["score"]) for one in rows]
+
+    def evaluate(self):
+        columns = Parallel(n_jobs=20)(
+            delayed(activitynet)(
+                [row for row in self.found if row[1] == k],
+                [row for row in self.truth if row[1] == k],
+                self.thresholds,
+            )
+            for k in self.activity_index.values()
+        )
+        self.ap = np.array([column[k] for k, column in enumerate(columns)]).T.astype(np.float)
+"""
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder like a clone of RSKP, of GauFuse and of BaS-Net, out of our own oracles."""
+    for preset in ("rskp", "gaufuse"):
+        write(tmp_path / preset / "evaluation" / "detectionMAP.py", CHAIN.replace("{numbers}", preset.upper()))
+        chain = (TESTS / "oracles" / "pipelines.py").read_text()
+        write(tmp_path / preset / "utils" / "helpers.py", chain + NUMBERS)
+    write(tmp_path / "anet" / "eval" / "eval_detection.py", EVALUATOR)
+    write(tmp_path / "anet" / "eval" / "helpers.py", (TESTS / "oracles" / "evaluation.py").read_text())
+    return {name: tmp_path / name for name in ("rskp", "gaufuse", "anet")}
+
+
+def test_clones_are_contenders(clone):
+    before = list(sys.path), set(sys.modules), sys.argv, np.load, set(vars(np))
+    report = bench_chain.run(clones=clone, num_videos=3, repeats=1, slow_repeats=1)
+    for preset in ("rskp", "gaufuse"):
+        row = next(row for row in report.rows if row.who == f"clone of {preset}")
+        assert row.job == f"{preset}, whole chain"
+        assert "equal within" in row.agreement
+    assert report.skipped == {
+        "clone of rskp (gaufuse)": "it publishes rskp, not gaufuse",
+        "clone of gaufuse (rskp)": "it publishes gaufuse, not rskp",
+    }
+    report = bench_evaluation.run(clones=clone, num_detections=150, num_videos=6, repeats=1, slow_repeats=1)
+    assert any(row.who == "clone of anet" and "equal within" in row.agreement for row in report.rows)
+    assert "a_package_that_is_not_installed" not in sys.modules
+    assert (list(sys.path), sys.argv, np.load, set(vars(np))) == (before[0], *before[2:])
+    assert not {name for name in set(sys.modules) - before[1] if name.split(".")[0] in ("utils", "eval", "evaluation")}
+
+
+def test_a_clone_that_differs_stops_the_run(clone):
+    path = clone["rskp"] / "evaluation" / "detectionMAP.py"
+    path.write_text(path.read_text().replace("[i, start, end, score]", "[i, start, end, score + 1e-5]"))
+    with pytest.raises(common.Disagreement, match="clone of rskp"):
+        bench_chain.run(clones={"rskp": clone["rskp"]}, num_videos=2, names=["rskp"], repeats=1, slow_repeats=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path: path.unlink(), "has no evaluation/detectionMAP.py"),
+        (lambda path: path.write_text("x = 1"), "has no getActLoc"),
+        (lambda path: path.write_text("1 / 0"), "does not load: ZeroDivisionError"),
+    ],
+)
+def test_a_clone_that_cannot_run_is_skipped_with_the_reason(clone, change, reason):
+    change(clone["rskp"] / "evaluation" / "detectionMAP.py")
+    report = bench_chain.run(clones={"rskp": clone["rskp"]}, num_videos=2, names=["rskp"], repeats=1, slow_repeats=1)
+    assert reason in report.skipped["clone of rskp (rskp)"]
+
+
+def test_a_folder_that_is_not_there_is_skipped_with_the_reason(tmp_path):
+    job = contenders.ChainJob(synthetic.make_videos(1).videos, "rskp")
+    with pytest.raises(common.Unavailable, match="does not exist"):
+        contenders.clone_chain(job, "rskp", tmp_path / "nowhere")
+    with pytest.raises(common.Unavailable, match="ANETdetection"):
+        contenders.clone_map(bench_evaluation.make_job(20, 2), tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------- output
+
+
+def report_of(name="chain"):
+    rows = [
+        common.Row("all", "ours", (0.002, 0.001, 0.003)),
+        common.Row("all", "theirs", (0.2, 0.3), ratio=125.0, goal="at least 300 times", reached=False),
+        common.Row("memory", "ours", (12.34,), unit="MB"),
+    ]
+    return common.Report(name, "Everything", {"videos": 3}, rows, {"somebody": "not installed"}, ["A note."])
+
+
+def test_json_and_the_page_are_rewritten(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{common.BEGIN}\nold table\n{common.END}\nafter\n")
+    for _ in range(2):
+        common.write_json(report_of(), tmp_path / "results")
+        common.write_docs(tmp_path / "results", page, ["absent", "chain"])
+    saved = json.loads((tmp_path / "results" / "chain.json").read_text())
+    assert set(saved["machine"]) >= {"cpu", "cores", "python", "numpy", "numba", "date"}
+    assert saved["rows"][1]["values"] == [0.2, 0.3]
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old table" not in text
+    assert "| all | ours | 2 ms | 1 ms to 3 ms | 3 |  |  |  |" in text
+    assert "| 125 | at least 300 times: **not reached** |" in text
+    assert "12.3 MB" in text
+    assert "* Skipped: somebody: not installed." in text
+    assert text.count("### Everything") == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_page_without_markers_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing here\n")
+    with pytest.raises(ValueError, match="has lost its markers"):
+        common.write_docs(tmp_path, page, ["chain"])
+    assert page.read_text() == "nothing here\n"
+
+
+def test_the_page_of_the_project_has_its_markers():
+    text = common.DOCS.read_text()
+    assert text.count(common.BEGIN) == text.count(common.END) == 1
+
+
+def test_contenders_take_turns():
+    calls = []
+    seconds = common.time_together({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, {"a": 3, "b": 1})
+    assert calls == ["a", "b", "a", "a"]
+    assert [len(seconds[name]) for name in "ab"] == [3, 1]
+
+
+def test_command_runs_the_named_benchmarks(monkeypatch, capsys, tmp_path):
+    seen = []
+    monkeypatch.setattr(bench_chain, "run", lambda **given: seen.append(given) or report_of())
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    command.main([], ["chain", "--quick", "--rskp", "somewhere"])
+    assert seen == [{"clones": {"rskp": Path("somewhere")}, **bench_chain.QUICK}]
+    assert "### Everything" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    page = tmp_path / "page.md"
+    page.write_text(f"{common.BEGIN}{common.END}")
+    monkeypatch.setattr(common, "DOCS", page)
+    command.main(["chain"], [])
+    assert (tmp_path / "chain.json").exists()
+    assert "### Everything" in page.read_text()
+    with pytest.raises(SystemExit):
+        command.main([], ["nothing"])
