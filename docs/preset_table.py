@@ -9,7 +9,11 @@ COLUMNS = ("preset", "maps", "thresholds", "contrast", "classes", "then", "unit"
 
 def _listed(bank: config.Bank) -> str:
     values = bank.thresholds
-    shown = f"{len(values)} from {values[0]:g} to {values[-1]:g}" if len(values) > 2 else ", ".join(map("{:g}".format, values))
+    shown = (
+        f"{len(values)} from {values[0]:g} to {values[-1]:g}"
+        if len(values) > 2
+        else ", ".join(map("{:g}".format, values))
+    )
     return ("≥ " if bank.inclusive else "> ") + shown
 
 
@@ -21,21 +25,19 @@ def _contrast(bank: config.Bank) -> str:
     return f"{margin.layout}, {size}" + (", zeroed" if bank.score.zero_below else "")
 
 
-def _maps(pipeline: config.Pipeline) -> str:
-    signals = [signal for bank in pipeline.banks for signal in (bank.signal, bank.score.signal) if signal]
-    names = [part for signal in signals for name, _ in signal.mix for part in name.split("*")]
-    return ", ".join(dict.fromkeys(names))
-
-
 def _classes(rule: config.Classes | None) -> str:
     if rule is None:
         return "all"
-    return f"{'≥' if rule.inclusive else '>'} {rule.threshold:g}" + (", or the best" if rule.fallback == "argmax" else "")
+    return f"{'≥' if rule.inclusive else '>'} {rule.threshold:g}" + (
+        ", or the best" if rule.fallback == "argmax" else ""
+    )
 
 
 def _stage(stage: config.Stage) -> str:
     if isinstance(stage, (config.Nms, config.Fuse)):
-        over = {"iou": "tIoU", "candidate": "share"}[stage.overlap.kind] + (" +1" if stage.overlap.length_offset else "")
+        over = {"iou": "tIoU", "candidate": "share"}[stage.overlap.kind] + (
+            " +1" if stage.overlap.length_offset else ""
+        )
         sign = "≥" if getattr(stage, "inclusive", False) else ">"
         more = f", T = {stage.temperature:g}" if isinstance(stage, config.Fuse) else ""
         return f"{type(stage).__name__} {over} {sign} {stage.threshold:g}{more}"
@@ -55,7 +57,7 @@ def table() -> str:
         rows.append(
             (
                 f"`{name}`",
-                _maps(pipeline),
+                ", ".join(pipeline.map_names()),
                 "; ".join(dict.fromkeys(map(_listed, pipeline.banks))),
                 "; ".join(dict.fromkeys(map(_contrast, pipeline.banks))),
                 _classes(pipeline.classes),

@@ -1,10 +1,11 @@
 """From a TCAM to proposals: thresholds, runs, segments, outer-inner contrast, and time.
 
-The pipeline calls the same three steps (`normalized`, `runs_above`, `contrast`) on buffers that are canonical already.
+The pipeline calls the same steps (`normalized`, `upsampled`, `runs_above`, `contrast`) on the columns of many videos.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,8 +22,27 @@ _LAYOUTS = {"symmetric": _kernels.SYMMETRIC, "oic_a": _kernels.OIC_A, "oic_b": _
 _INNERS = {"mean": _kernels.MEAN, "max": _kernels.MAX, "none": _kernels.NONE}
 
 
+class Columns(NamedTuple):
+    """Rows of snippets: row r is ``values[offsets[r]:offsets[r + 1]]``; none is empty, or all are."""
+
+    values: Float
+    offsets: Int
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Float]) -> Columns:
+        """The rows of several (C, T) arrays."""
+        flat = [part.reshape(-1) for part in parts]
+        values = flat[0] if len(flat) == 1 else np.concatenate(flat)
+        lengths = np.repeat([part.shape[1] for part in parts], [len(part) for part in parts])
+        return cls(values, np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
+
+    def each(self, values: Float) -> Float:
+        """One value per row, repeated for every snippet of it."""
+        return np.repeat(values, np.diff(self.offsets))
+
+
 class Runs(NamedTuple):
-    """Half-open runs of steps: the row of the buffer, the threshold and its position in the list, [start, stop)."""
+    """Half-open runs of steps [start, stop): the row of the columns, and the threshold and its place in the list."""
 
     row: Int
     slot: Int
@@ -31,20 +51,28 @@ class Runs(NamedTuple):
     stop: Float
 
 
-def normalized(columns: Float, kind: str, clip: bool) -> Float:
-    """A (C, T) buffer normalised over time, row by row; see `config.Signal`."""
-    if kind != "none" and columns.size:
-        low, high = columns.min(axis=1, keepdims=True), columns.max(axis=1, keepdims=True)
+def normalized(columns: Columns, kind: str, clip: bool) -> Columns:
+    """Columns normalised over time, row by row; see `config.Signal`."""
+    values, starts = columns.values, columns.offsets[:-1]
+    if kind != "none" and len(values):
+        low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
         if kind == "minmax_relu":
             low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
         span = high - low
         span[span <= 0.0] = 1.0
-        columns = (columns - low) / span
-    return np.clip(columns, 0.0, 1.0) if clip else columns
+        values = (values - columns.each(low)) / columns.each(span)
+    return columns._replace(values=np.clip(values, 0.0, 1.0) if clip else values)
+
+
+def upsampled(columns: Columns, factor: int) -> Columns:
+    """Columns with `factor` steps per snippet; see `upsample_tcam`."""
+    if factor == 1:
+        return columns
+    return Columns(_kernels.upsample(columns.values, columns.offsets, factor), columns.offsets * factor)
 
 
 def runs_above(
-    columns: Float,
+    columns: Columns,
     thresholds: Float,
     *,
     relative: str,
@@ -53,25 +81,26 @@ def runs_above(
     min_length: int,
     skip_lone_first: bool,
 ) -> Runs:
-    """All runs of a (C, T) buffer above (M,) thresholds: by row, by threshold in the order given, by time."""
-    rows, length = columns.shape
-    if relative == "absolute" or length == 0:
-        values = np.broadcast_to(thresholds, (rows, len(thresholds)))
-    elif relative == "times_mean":
-        values = columns.mean(axis=1, keepdims=True) * thresholds
-    else:  # "below_max"
-        high = columns.max(axis=1, keepdims=True)
-        values = high - (high - columns.min(axis=1, keepdims=True)) * thresholds
-    slots = np.argsort(values, axis=1, kind="stable")
-    rising = np.take_along_axis(values, slots, axis=1)
+    """All runs above (M,) thresholds: by row, by threshold in the order given, by time."""
+    values, offsets = columns
+    levels = thresholds[None, :]
+    if relative != "absolute" and len(values):
+        rows = [values[start:stop] for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+        if relative == "times_mean":
+            levels = np.array([row.mean() for row in rows]).reshape(-1, 1) * thresholds
+        else:  # "below_max"
+            high, low = (np.array([end(row) for row in rows]).reshape(-1, 1) for end in (np.max, np.min))
+            levels = high - (high - low) * thresholds
+    slots = np.argsort(levels, axis=1, kind="stable")
+    rising = np.take_along_axis(levels, slots, axis=1)
     row, slot, start, stop = _kernels.find_runs(
-        columns, rising, slots, inclusive, positive, min_length, skip_lone_first
+        values, offsets, rising, slots, inclusive, positive, min_length, skip_lone_first
     )
-    return Runs(row, slot, values[row, slot], start.astype(np.float64), stop.astype(np.float64))
+    return Runs(row, slot, levels[0 if len(levels) == 1 else row, slot], start, stop)
 
 
 def contrast(
-    full: Float,
+    full: Columns,
     runs: Runs,
     *,
     inner: str,
@@ -81,19 +110,22 @@ def contrast(
     denominator: str,
     outer_weight: float,
     rest: Float | None = None,
-    own: Float | None = None,
+    own: Columns | None = None,
     own_weight: float = 0.0,
     own_row: Int | None = None,
     inclusive: bool = False,
 ) -> tuple[Float, Float]:
-    """``(inner, inner - outer_weight * outer)`` of every run on the (C, T) map `full`.
+    """``(inner, inner - outer_weight * outer)`` of every run on the columns `full`.
 
     With `own`, the outer map is ``rest + own_weight * own`` where `own` passes the run's threshold.
     """
+    own = full if own is None else own
     return _kernels.score_runs(
-        full,
-        full if rest is None else rest,
-        full if own is None else own,
+        full.values,
+        full.values if rest is None else rest,
+        full.offsets,
+        own.values,
+        own.offsets,
         own_weight,
         runs.row,
         runs.row if own_row is None else own_row,
@@ -139,9 +171,9 @@ def upsample_tcam(tcam: ArrayLike, factor: int) -> Float:
     """
     array = _checks.as_map(tcam, "tcam")
     factor = _checks.as_count(factor, "factor", at_least=1)
-    columns = _checks.as_columns(_as_tcam(array), None, "tcam")
-    fine = _kernels.upsample(columns, factor)
-    return fine[0] if array.ndim == 1 else np.ascontiguousarray(fine.T)
+    columns = Columns.stacked([_checks.as_columns(_as_tcam(array), None, "tcam")])
+    fine = upsampled(columns, factor).values
+    return fine if array.ndim == 1 else np.ascontiguousarray(fine.reshape(array.shape[1], -1).T)
 
 
 def extract_proposals(
@@ -230,9 +262,8 @@ def extract_proposals(
     if classes is not None:
         chosen = _checks.as_integers(classes, None, "classes")
         labels = _checks.as_labels(chosen, len(chosen), "classes", num_classes=array.shape[1])
-    columns = normalized(_checks.as_columns(array, labels, "tcam"), normalize, bool(clip))
-    if factor > 1:
-        columns = _kernels.upsample(columns, factor)
+    columns = Columns.stacked([_checks.as_columns(array, labels, "tcam")])
+    columns = upsampled(normalized(columns, normalize, bool(clip)), factor)
     runs = runs_above(
         columns,
         values,
@@ -361,7 +392,7 @@ def oic_scores(
     _checks.as_choice(layout, "layout", tuple(_LAYOUTS))
     _checks.as_choice(denominator, "denominator", ("pooled", "fixed"))
     _checks.as_choice(inner, "inner", tuple(_INNERS))
-    full = _checks.as_columns(array, None, "tcam")
+    full = Columns.stacked([_checks.as_columns(array, None, "tcam")])
     threshold = np.zeros(len(rows)) if zero_below is None else _checks.as_values(zero_below, len(rows), "zero_below")
     weight = _checks.as_number(video_weight, "video_weight")
     _, scores = contrast(
@@ -373,7 +404,7 @@ def oic_scores(
         layout=layout,
         denominator=denominator,
         outer_weight=_checks.as_number(outer_weight, "outer_weight"),
-        rest=None if zero_below is None else np.zeros_like(full),
+        rest=None if zero_below is None else np.zeros_like(full.values),
         own_weight=0.0 if zero_below is None else 1.0,
         inclusive=bool(inclusive),
     )

@@ -30,9 +30,11 @@ FLOORS = {
     "fusion": 2,
     "evaluation": 2,
     "presets": 3,
+    "_signals": 3,
+    "_stages": 3.1,
     "formats": 3,
     "synthetic": 3,
-    "pipeline": 3.1,  # on presets, too
+    "pipeline": 3.2,  # signals in, stages, segments out
     "plotting": 4,
     "cli": 6,
     "": 7,  # the public list

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment
 
 from tal_postproc import PostProcessor, Segments, Video, config, filter_ambiguous, nms, presets, segment_voting
+from tal_postproc._threads import CHUNK
 
 from .oracles import pipelines as oracle
 
@@ -481,9 +482,9 @@ def test_streams_are_read_as_they_are_needed(rng):
 
     results = PostProcessor.from_preset("rskp").process(stream(), num_threads=2)
     next(results)
-    assert len(read) <= 5 * 8
+    assert len(read) <= 5 * CHUNK
     results.close()
-    assert len(read) <= 5 * 8
+    assert len(read) <= 5 * CHUNK
 
 
 def test_an_error_names_the_video_and_stops_the_stream(rng):

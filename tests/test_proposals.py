@@ -194,6 +194,9 @@ def test_tiny_videos(t):
     found = extract_proposals(np.ones((t, 2)), [0.5, 0.1])
     assert found.segments.tolist() == [[0.0, float(t)]] * (4 if t else 0)
     assert oic_scores(np.ones((t, 2)), found).tolist() == [1.0] * len(found)
+    assert oic_scores(np.ones((t, 2)), [[0, 0], [t, t]], [1, 0]).tolist() == [0.0, 0.0]
+    for relative in ("times_mean", "below_max"):
+        assert len(extract_proposals(np.ones((t, 2)), [0.5], relative=relative, normalize="minmax")) == 0
     assert found.unit == "snippet"
 
 

@@ -1,7 +1,6 @@
 """Kernels that compare segments: overlap, suppression, voting, clusters and their centres.
 
-Groups are CSR ranges: group g owns the rows ``order[offsets[g]:offsets[g + 1]]``.  Everything that is sorted is sorted
-by NumPy before it comes here, because an argsort inside a kernel costs more than a second of compile time.
+Groups are CSR ranges: group g owns the rows ``order[offsets[g]:offsets[g + 1]]``, best first (`score_order`).
 """
 
 from __future__ import annotations
@@ -17,13 +16,52 @@ _TIE = 1e-12
 
 
 def score_order(
-    scores: NDArray[np.float64], idxs: NDArray[np.int64] | None = None
+    scores: NDArray[np.float64], idxs: NDArray[np.int64] | None = None, last_first: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows by group (rising), best score first within each, earlier row first among equals; and the groups' offsets."""
-    if idxs is None:
-        return np.argsort(-scores, kind="stable"), np.array([0, len(scores)])
-    order = np.lexsort((-scores, idxs))
-    return order, group_offsets(idxs[order])
+    """Rows by group (rising), best score first within each, and the groups' offsets.
+
+    Among equal scores the earlier row comes first, or the later one with `last_first`.
+    """
+    rows, offsets = np.arange(len(scores)), np.array([0, len(scores)])
+    if idxs is not None:
+        if (idxs[1:] < idxs[:-1]).any():
+            rows = np.argsort(idxs, kind="stable")
+            idxs = idxs[rows]
+        offsets = group_offsets(idxs)
+    return _sorted_rows(scores, rows, offsets, last_first), offsets
+
+
+@njit(cache=True, nogil=True)
+def _sorted_rows(scores, rows, offsets, last_first):
+    """The rows of every group, best score first: a stable merge sort."""
+    order, spare = rows.copy(), np.empty(len(rows), np.int64)
+    for group in range(len(offsets) - 1):
+        first, stop = offsets[group], offsets[group + 1]
+        if last_first:
+            for i in range(first, stop):
+                order[i] = rows[first + stop - 1 - i]
+        width = 8
+        for low in range(first, stop, width):  # insertion sort of short stretches
+            for i in range(low + 1, min(low + width, stop)):
+                row, score, j = order[i], scores[order[i]], i
+                while j > low and scores[order[j - 1]] < score:
+                    order[j] = order[j - 1]
+                    j -= 1
+                order[j] = row
+        while width < stop - first:
+            for low in range(first, stop, 2 * width):
+                middle, high = min(low + width, stop), min(low + 2 * width, stop)
+                i, j = low, middle
+                for k in range(low, high):
+                    if i < middle and (j >= high or scores[order[i]] >= scores[order[j]]):
+                        spare[k] = order[i]
+                        i += 1
+                    else:
+                        spare[k] = order[j]
+                        j += 1
+            order[first:stop] = spare[first:stop]
+            width *= 2
+    return order
 
 
 def group_offsets(sorted_idxs: NDArray[np.int64]) -> NDArray[np.int64]:

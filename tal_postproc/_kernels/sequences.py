@@ -1,6 +1,6 @@
 """Kernels on TCAM columns: upsampling, threshold runs, scores of runs.
 
-A buffer of columns is (C, T), C-contiguous float64: one row per class, time along the row.
+Columns are rows of snippets of any lengths, one after the other: row r is ``values[offsets[r]:offsets[r + 1]]``.
 """
 
 import numpy as np
@@ -11,123 +11,133 @@ MEAN, MAX, NONE = 0, 1, 2  # inner scores
 
 
 @njit(cache=True, nogil=True)
-def upsample(columns, factor):
+def upsample(values, offsets, factor):
     """Linear interpolation at i / factor for i < factor * T; the last steps go on along the last slope.
 
     A point on a snippet is computed from the left, as interp1d does: exact only up to rounding, but the same rounding.
     """
-    rows, length = columns.shape
     step = 1.0 / factor
-    out = np.empty((rows, length * factor))
-    for c in range(rows):
+    out = np.empty(len(values) * factor)
+    for r in range(len(offsets) - 1):
+        first, length = offsets[r], offsets[r + 1] - offsets[r]
         for i in range(length * factor):
             low = max(0, min(int(np.ceil(i * step)), length - 1) - 1)
-            high = min(low + 1, length - 1)
-            out[c, i] = (columns[c, high] - columns[c, low]) * (i * step - low) + columns[c, low]
+            left, right = values[first + low], values[first + min(low + 1, length - 1)]
+            out[first * factor + i] = (right - left) * (i * step - low) + left
     return out
 
 
 @njit(cache=True, nogil=True)
-def find_runs(columns, thresholds, slots, inclusive, positive, min_length, skip_lone_first):
+def _passed(value, thresholds, inclusive):
+    """How many of the rising thresholds a value passes."""
+    num = len(thresholds)
+    if num == 0 or value < thresholds[0]:
+        return 0
+    if value > thresholds[num - 1]:
+        return num
+    low, high = 0, num
+    while low < high:
+        middle = (low + high) // 2
+        if thresholds[middle] < value or (inclusive and thresholds[middle] == value):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True, nogil=True)
+def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_length, skip_lone_first):
     """Runs above every threshold in one sweep per row: O(T log M + runs).
 
-    `thresholds` (C, M) rises along each row; `slots` (C, M) says where each stood before sorting.  Returns row, slot,
-    start, stop of every run: by row, then in the slots' order, then by time.
+    `thresholds` (R, M) rises along each row, or is one row (1, M) for all; `slots`, of the same shape, says where each
+    stood before sorting.  Returns row, slot, start, stop of every run: by row, then in the slots' order, then by time.
     """
-    rows, length = columns.shape
+    rows = len(offsets) - 1
     num = thresholds.shape[1]
-    level = np.empty((rows, length), np.int32)  # how many thresholds a value passes
-    count = np.zeros((rows, num), np.int64)
+    shared = len(thresholds) == 1
+    level = np.empty(len(values), np.int32)  # how many thresholds a value passes
+    place = np.zeros(rows * num + 1, np.int64)  # where the runs of a row and slot begin
     opened = np.empty(num, np.int64)
-    for c in range(rows):
+    for r in range(rows):
+        first, length = offsets[r], offsets[r + 1] - offsets[r]
+        own = 0 if shared else r
         before = 0
         for t in range(length + 1):
             now = 0
             if t < length:
-                value = columns[c, t]
+                value = values[first + t]
                 if value > 0.0 or not positive:
-                    low, high = 0, num
-                    while low < high:
-                        middle = (low + high) // 2
-                        if thresholds[c, middle] < value or (inclusive and thresholds[c, middle] == value):
-                            low = middle + 1
-                        else:
-                            high = middle
-                    now = low
-                level[c, t] = now
+                    now = _passed(value, thresholds[own], inclusive)
+                level[first + t] = now
             for m in range(before, now):
                 opened[m] = t
             for m in range(now, before):
                 if t - opened[m] >= min_length:
-                    count[c, slots[c, m]] += 1
+                    place[r * num + slots[own, m] + 1] += 1
             before = now
         if skip_lone_first and length > 0:  # a threshold that only the first step passes
             highest = 0
             for t in range(1, length):
-                highest = max(highest, level[c, t])
-            for m in range(highest, level[c, 0]):
-                count[c, slots[c, m]] = 0
-            level[c, 0] = min(level[c, 0], highest)
+                highest = max(highest, level[first + t])
+            for m in range(highest, level[first]):
+                place[r * num + slots[own, m] + 1] = 0
+            level[first] = min(level[first], highest)
+    for i in range(rows * num):
+        place[i + 1] += place[i]
+    total = place[rows * num]
 
-    place = np.empty((rows, num), np.int64)
-    total = 0
-    for c in range(rows):
-        for m in range(num):
-            place[c, m] = total
-            total += count[c, m]
-    row = np.empty(total, np.int64)
-    slot = np.empty(total, np.int64)
-    start = np.empty(total, np.int64)
-    stop = np.empty(total, np.int64)
-    for c in range(rows):
+    row, slot = np.empty(total, np.int64), np.empty(total, np.int64)
+    start, stop = np.empty(total), np.empty(total)
+    for r in range(rows):
+        first, length = offsets[r], offsets[r + 1] - offsets[r]
+        own = 0 if shared else r
         before = 0
         for t in range(length + 1):
-            now = level[c, t] if t < length else 0
+            now = level[first + t] if t < length else 0
             for m in range(before, now):
                 opened[m] = t
             for m in range(now, before):
                 if t - opened[m] >= min_length:
-                    s = slots[c, m]
-                    at = place[c, s]
-                    row[at] = c
-                    slot[at] = s
-                    start[at] = opened[m]
-                    stop[at] = t
-                    place[c, s] = at + 1
+                    s = slots[own, m]
+                    at = place[r * num + s]
+                    row[at], slot[at], start[at], stop[at] = r, s, opened[m], t
+                    place[r * num + s] = at + 1
             before = now
     return row, slot, start, stop
 
 
 @njit(cache=True, nogil=True)
-def _prefix(columns):
-    """(C, T+1) sums of the first t values."""
-    rows, length = columns.shape
-    out = np.zeros((rows, length + 1))
-    for c in range(rows):
+def _prefix(values, offsets):
+    """Sums of the first t values of every row, t = 0 ... T; row r starts at ``offsets[r] + r``."""
+    rows = len(offsets) - 1
+    out = np.empty(len(values) + rows)
+    for r in range(rows):
         total = 0.0
-        for t in range(length):
-            total += columns[c, t]
-            out[c, t + 1] = total
+        out[offsets[r] + r] = 0.0
+        for t in range(offsets[r], offsets[r + 1]):
+            total += values[t]
+            out[t + r + 1] = total
     return out
 
 
 @njit(cache=True, nogil=True)
-def _area(prefix, columns, c, x):
-    """Integral from 0 to the real number x of the step function whose value on [t, t+1) is columns[c, t]."""
+def _area(prefix, values, offsets, r, x):
+    """Integral from 0 to the real number x of the step function whose value on [t, t+1) is the t-th of row r."""
     whole = int(x)
-    area = prefix[c, whole]
+    area = prefix[offsets[r] + r + whole]
     if x > whole:
-        area += (x - whole) * columns[c, whole]
+        area += (x - whole) * values[offsets[r] + whole]
     return area
 
 
 @njit(cache=True, nogil=True)
-def _passing(own, c, start, stop, threshold, inclusive):
-    """Integral over [start, stop) of the values that pass the threshold."""
+def _passing(values, first, start, stop, threshold, inclusive):
+    """Integral over [start, stop) of the values, from position `first` on, that pass the threshold."""
     total = 0.0
     for t in range(int(start), int(np.ceil(stop))):
-        if own[c, t] > threshold or (inclusive and own[c, t] == threshold):
-            total += own[c, t] * (min(t + 1.0, stop) - max(float(t), start))
+        value = values[first + t]
+        if value > threshold or (inclusive and value == threshold):
+            total += value * (min(t + 1.0, stop) - max(float(t), start))
     return total
 
 
@@ -135,7 +145,9 @@ def _passing(own, c, start, stop, threshold, inclusive):
 def score_runs(
     full,
     rest,
+    offsets,
     own,
+    own_offsets,
     own_weight,
     row,
     own_row,
@@ -156,33 +168,34 @@ def score_runs(
     threshold (for maps that are zeroed below it; 0 otherwise).  A negative `scale` means: no outer margin.
     Returns (inner, inner - outer_weight * outer).
     """
-    length = full.shape[1]
-    inside = _prefix(full)
-    outside = _prefix(rest)
+    inside = _prefix(full, offsets)
+    outside = _prefix(rest, offsets) if own_weight != 0.0 else inside
     count = len(row)
     inner = np.zeros(count)
     score = np.zeros(count)
     for i in range(count):
-        c = row[i]
+        r = row[i]
+        length = float(offsets[r + 1] - offsets[r])
         s, e = start[i], stop[i]
         last = e  # end of the range that the inner mean covers
         if layout != SYMMETRIC:
             s, e = float(int(s)), float(int(e))
-            last = min(e + 1.0, float(length)) if layout == OIC_B else e
+            last = min(e + 1.0, length) if layout == OIC_B else e
         if inner_kind == MEAN:
             if last > s:
-                inner[i] = (_area(inside, full, c, last) - _area(inside, full, c, s)) / (last - s)
+                inner[i] = (_area(inside, full, offsets, r, last) - _area(inside, full, offsets, r, s)) / (last - s)
         elif inner_kind == MAX and last > s:
-            best = full[c, int(s)]
+            best = full[offsets[r] + int(s)]
             for t in range(int(s) + 1, int(np.ceil(last))):
-                best = max(best, full[c, t])
+                best = max(best, full[offsets[r] + t])
             inner[i] = best
         score[i] = inner[i]
         if scale < 0.0:
             continue
-        margin = scale * (stop[i] - start[i]) ** power
+        size = stop[i] - start[i]
+        margin = scale * (size if power == 1.0 else size**power)
         if layout == SYMMETRIC:
-            left, right = max(0.0, s - margin), min(float(length), e + margin)
+            left, right = max(0.0, s - margin), min(length, e + margin)
             begin = e
         else:  # int() cuts towards zero, so the left margin is rounded up and the right one down
             left = max(0.0, float(int(start[i] - margin)))
@@ -195,12 +208,12 @@ def score_runs(
             right = max(begin, right)
         size = 2.0 * margin if fixed else (s - left) + (right - begin)
         if size > 0.0:
-            begin, right = min(begin, float(length)), min(right, float(length))
-            total = _area(outside, rest, c, s) - _area(outside, rest, c, left)
-            total += _area(outside, rest, c, right) - _area(outside, rest, c, begin)
+            begin, right = min(begin, length), min(right, length)
+            total = _area(outside, rest, offsets, r, s) - _area(outside, rest, offsets, r, left)
+            total += _area(outside, rest, offsets, r, right) - _area(outside, rest, offsets, r, begin)
             if own_weight != 0.0:
-                o = own_row[i]
-                total += own_weight * _passing(own, o, left, s, threshold[i], inclusive)
-                total += own_weight * _passing(own, o, begin, right, threshold[i], inclusive)
+                first = own_offsets[own_row[i]]
+                total += own_weight * _passing(own, first, left, s, threshold[i], inclusive)
+                total += own_weight * _passing(own, first, begin, right, threshold[i], inclusive)
             score[i] -= outer_weight * (total / size)
     return inner, score

@@ -1,0 +1,212 @@
+"""The stages of a pipeline: rows of several videos in, rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import fusion, suppression
+from ._checks import Float, Int
+from ._kernels import segments as _kernels
+from ._signals import about
+from .config import Expand, Fuse, Keep, Nms, Overlap, Round, Seconds, SoftNms, Stage, Vote
+from .proposals import segments_to_seconds
+from .types import Segments, Unit, Video
+
+
+@dataclass(slots=True)
+class Rows:
+    """Segments of several videos on their way through the stages."""
+
+    segments: Float
+    labels: Int
+    scores: Float
+    video: Int  # position of the row's video
+    group: Int  # number of the row's (video, class) pair; rises with video, then class
+    columns: dict[str, NDArray[Any]]
+    unit: Unit
+    pool: Rows | None = None  # what entered the last suppression, for voting
+
+    def take(self, index: NDArray[Any]) -> Rows:
+        """Some rows, in the order of `index`."""
+        columns = {name: column[index] for name, column in self.columns.items()}
+        return Rows(
+            self.segments[index],
+            self.labels[index],
+            self.scores[index],
+            self.video[index],
+            self.group[index],
+            columns,
+            self.unit,
+            self.pool,
+        )
+
+    def groups(self, per_class: bool) -> Int:
+        """Rows of one group compete: of one video and class, or of one video."""
+        return self.group if per_class else self.video
+
+    def split(self, videos: Sequence[Video]) -> list[Segments]:
+        """One `Segments` per video: by class, best score first, the earlier row first among equals."""
+        rows = self.take(_ordered(self, per_class=True)[0])
+        bounds = np.searchsorted(rows.video, np.arange(len(videos) + 1)).tolist()
+        found = []
+        for video, start, stop in zip(videos, bounds, bounds[1:]):
+            found.append(
+                Segments._trusted(
+                    rows.segments[start:stop],
+                    rows.labels[start:stop],
+                    rows.scores[start:stop],
+                    np.array([0, stop - start]),
+                    rows.unit,
+                    (video.id,) if video.id else (),
+                    {name: column[start:stop] for name, column in rows.columns.items()},
+                )
+            )
+        return found
+
+
+def apply(stage: Stage, rows: Rows, videos: Sequence[Video]) -> Rows:
+    """The rows after one stage."""
+    return _STAGES[type(stage)](stage, rows, videos)
+
+
+def _measure(overlap: Overlap) -> tuple[bool, float, float]:
+    return overlap.kind == "candidate", overlap.length_offset, overlap.area_eps
+
+
+def _ordered(rows: Rows, per_class: bool, ties: str = "first") -> tuple[Int, Int]:
+    """Rows by group, best first, and the groups' offsets; codes that take the last of an ascending sort have "last"."""
+    return _kernels.score_order(rows.scores, rows.groups(per_class), ties == "last")
+
+
+def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
+    order, offsets = _ordered(rows, stage.per_class, stage.ties)
+    keep, _ = _kernels.nms_groups(
+        rows.segments, order, offsets, stage.threshold, stage.inclusive, *_measure(stage.overlap)
+    )
+    return replace(rows.take(keep), pool=rows)
+
+
+def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
+    keep, scores = suppression.soft_nms(
+        rows.segments,
+        rows.scores,
+        method=stage.method,
+        sigma=stage.sigma,
+        tiou_threshold=stage.threshold,
+        gate=stage.gate,
+        min_score=stage.min_score,
+        decay_negative=stage.decay_negative,
+        idxs=rows.groups(stage.per_class),
+        overlap=stage.overlap.kind,
+        length_offset=stage.overlap.length_offset,
+        area_eps=stage.overlap.area_eps,
+    )
+    kept = replace(rows.take(keep), scores=scores, pool=rows)
+    return kept if stage.max_detections is None else _keep(Keep(top=stage.max_detections), kept, videos)
+
+
+def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
+    if stage.weights != "scores" and stage.weights not in rows.columns:
+        raise ValueError(f"`Fuse.weights` must be 'scores' or one of {sorted(rows.columns)}, got {stage.weights!r}")
+    order, offsets = _ordered(rows, stage.per_class, stage.ties)
+    fused, _ = fusion.fuse_groups(
+        rows.segments,
+        rows.scores,
+        rows.scores if stage.weights == "scores" else rows.columns[stage.weights],
+        order,
+        offsets,
+        overlap=(stage.threshold, False, *_measure(stage.overlap)),
+        temperature=stage.temperature,
+        distribution=stage.distribution,
+        signed_denominator=stage.signed_denominator,
+    )
+    columns = {
+        "pick": rows.segments[fused.picks],
+        "size": fused.sizes,
+        "effective_size": fused.effective_size,
+        "start_std": fused.start_std,
+        "end_std": fused.end_std,
+    }
+    picks = rows.take(fused.picks)
+    return replace(picks, segments=fused.segments, scores=fused.scores, columns=columns, pool=rows)
+
+
+def _vote(stage: Vote, rows: Rows, videos: Sequence[Video]) -> Rows:
+    pool = rows.pool
+    if pool is None or pool.unit != rows.unit:
+        raise ValueError("`Vote` must follow a suppression in the same unit: it votes among the rows that entered it")
+    voted = suppression.segment_voting(
+        rows.segments,
+        pool.segments,
+        pool.scores,
+        tiou_threshold=stage.threshold,
+        times_iou=stage.times_iou,
+        kept_idxs=rows.groups(stage.per_class),
+        idxs=pool.groups(stage.per_class),
+    )
+    return replace(rows, segments=voted)
+
+
+def _keep(stage: Keep, rows: Rows, videos: Sequence[Video]) -> Rows:
+    passing = np.ones(len(rows.scores), bool)
+    if stage.min_score is not None:
+        passing &= rows.scores > stage.min_score
+    if stage.min_length is not None:
+        passing &= rows.segments[:, 1] - rows.segments[:, 0] > stage.min_length
+    rows = rows.take(np.flatnonzero(passing))
+    if stage.top is None and stage.cumulative is None:
+        return rows
+    order, offsets = _ordered(rows, stage.per == "class")
+    chosen = []
+    for start, stop in zip(offsets.tolist(), offsets[1:].tolist()):
+        members = order[start:stop][: stage.top]
+        if stage.cumulative is not None and len(members):
+            sums = np.cumsum(rows.scores[members])
+            members = members[sums <= stage.cumulative * sums.max()]
+        chosen.append(members)
+    return rows.take(np.concatenate(chosen))
+
+
+def _seconds(stage: Seconds, rows: Rows, videos: Sequence[Video]) -> Rows:
+    if rows.unit != "snippet":
+        raise ValueError(f"`Seconds` converts snippets, got rows in unit {rows.unit!r}")
+    for name, needed in (("seconds_per_snippet", True), ("duration", stage.clamp)):
+        for video in videos:
+            if needed and getattr(video, name) is None:
+                raise about(video, ValueError(f"`{name}` is needed: the pipeline converts to seconds"))
+    seconds = rows.segments * np.array([video.seconds_per_snippet for video in videos])[rows.video][:, None]
+    for index, video in enumerate(videos):
+        if video.warp is not None:
+            mine = rows.video == index
+            seconds[mine] = segments_to_seconds(seconds[mine], 1.0, warp=video.warp)
+    if stage.clamp:
+        seconds = np.clip(seconds, 0.0, np.array([video.duration for video in videos])[rows.video][:, None])
+    return replace(rows, segments=seconds, unit="second", pool=None)
+
+
+def _expand(stage: Expand, rows: Rows, videos: Sequence[Video]) -> Rows:
+    grow = 0.5 * stage.ratio * (rows.segments[:, 1] - rows.segments[:, 0])
+    ends = [video.num_snippets if rows.unit == "snippet" else video.duration or np.inf for video in videos]
+    grown = np.column_stack([rows.segments[:, 0] - grow, rows.segments[:, 1] + grow])
+    return replace(rows, segments=np.clip(grown, 0.0, np.array(ends, np.float64)[rows.video][:, None]))
+
+
+def _round(stage: Round, rows: Rows, videos: Sequence[Video]) -> Rows:
+    return replace(rows, segments=rows.segments.round(stage.segments), scores=rows.scores.round(stage.scores))
+
+
+_STAGES: dict[type[Stage], Callable[[Any, Rows, Sequence[Video]], Rows]] = {
+    Nms: _nms,
+    SoftNms: _soft_nms,
+    Fuse: _fuse,
+    Vote: _vote,
+    Keep: _keep,
+    Seconds: _seconds,
+    Expand: _expand,
+    Round: _round,
+}
