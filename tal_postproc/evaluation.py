@@ -397,7 +397,7 @@ def mean_average_precision(
     Returns
     -------
     MeanAveragePrecision
-        ``.per_threshold`` (I,), ``.average``, ``.per_class`` (K,), ``.ap`` (I, K), ``.average_over("0.3:0.7")``,
+        ``.per_threshold`` (I,), ``.average``, ``.per_class`` (I, K), ``.average_over("0.3:0.7")``,
         fractions; ``.recall`` (I, X, K); ``.matches`` (I, N), which instance every detection took.
 
     Raises
@@ -492,7 +492,7 @@ def mean_average_precision(
     return MeanAveragePrecision(
         tiou_thresholds=thresholds,
         classes=truth.classes,
-        ap=ap,
+        per_class=ap,
         per_threshold=_mean_over_classes(ap, num_detections, policy, protocol),
         protocol=protocol,
         num_ground_truth=truth.counts,
@@ -664,7 +664,7 @@ def classification_map(video_scores: ArrayLike, video_labels: ArrayLike) -> Clas
     Returns
     -------
     ClassificationMAP
-        ``.average``, and ``.ap`` of the ``.classes`` that at least one video shows; the others have no AP.
+        ``.average``, and ``.per_class`` of the ``.classes`` that at least one video shows; the others have no AP.
 
     Notes
     -----

@@ -488,14 +488,14 @@ TIOU_RANGES: Mapping[str, tuple[float, ...]] = {
 class MeanAveragePrecision:
     """mAP of detections: per threshold, per class, and averaged.
 
-    ``ap[i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]``; fractions, not percent.
+    ``per_class[i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]``; fractions, not percent.
     ``matches[i, n]`` is the row of the ground truth that detection n took at ``tiou_thresholds[i]``, -1 for a false
     positive, -2 for a detection that was not counted.
     """
 
     tiou_thresholds: Float  # (I,)
     classes: Int  # (K,) class ids, rising
-    ap: Float  # (I, K)
+    per_class: Float  # (I, K)
     per_threshold: Float  # (I,) mean over classes
     protocol: str
     num_ground_truth: Int  # (K,) instances left after the protocol's clean-up
@@ -511,11 +511,6 @@ class MeanAveragePrecision:
     def average(self) -> float:
         """Mean over the thresholds that were asked for."""
         return float(self.per_threshold.mean()) if len(self.per_threshold) else 0.0
-
-    @property
-    def per_class(self) -> Float:
-        """(K,) AP of every class, averaged over the thresholds."""
-        return self.ap.mean(axis=0)
 
     def average_over(self, name: str) -> float:
         """One of the usual averages by name: "0.1:0.5", "0.3:0.7", "0.1:0.7" or "0.5:0.95"."""
@@ -534,13 +529,13 @@ class ClassificationMAP:
     """Video-level classification: average precision of every class that some video shows."""
 
     classes: Int  # (K',) columns with at least one positive video, rising
-    ap: Float  # (K',) fractions
+    per_class: Float  # (K',) fractions
     num_positives: Int  # (K',) videos that show the class
 
     @property
     def average(self) -> float:
         """The mAP: mean over those classes."""
-        return float(self.ap.mean()) if len(self.ap) else 0.0
+        return float(self.per_class.mean()) if len(self.per_class) else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,7 +70,7 @@ def test_golden_map(golden, evaluator, name, ious):
         tiou_thresholds=arrays[thresholds.format(ious)],
         protocol=protocol,
     )
-    assert_allclose(result.ap, arrays[f"{name}__{evaluator}_{ious}_ap"], rtol=0, atol=tolerance)
+    assert_allclose(result.per_class, arrays[f"{name}__{evaluator}_{ious}_ap"], rtol=0, atol=tolerance)
     percent = 100 if evaluator == "wtalc_interp" else 1
     assert_allclose(result.per_threshold * percent, arrays[f"{name}__{evaluator}_{ious}_map"], rtol=0, atol=tolerance)
     if evaluator == "actionformer":
@@ -84,11 +84,11 @@ def test_golden_near_duplicate_ground_truth(golden, name):
     found = golden_detections(arrays, f"{name}__detections", 0.64, "second")
     options = {"tiou_thresholds": arrays["iou_a_linspace"]}
     cleaned = mean_average_precision(found, golden_truth(arrays, extra=True), protocol="actionformer", **options)
-    assert_allclose(cleaned.ap, arrays[f"gtdup_{name}__actionformer_a_ap"], rtol=0, atol=1e-9)
+    assert_allclose(cleaned.per_class, arrays[f"gtdup_{name}__actionformer_a_ap"], rtol=0, atol=1e-9)
     assert_allclose(cleaned.recall, arrays[f"gtdup_{name}__actionformer_a_recall"], rtol=0, atol=1e-9)
     assert cleaned.num_ground_truth.sum() == arrays["gtdup_actionformer_n_gt"][0]
     raw = mean_average_precision(found, golden_truth(arrays, extra=True), protocol="activitynet", **options)
-    assert_allclose(raw.ap, arrays[f"gtdup_{name}__anet_a_ap"], rtol=0, atol=1e-9)
+    assert_allclose(raw.per_class, arrays[f"gtdup_{name}__anet_a_ap"], rtol=0, atol=1e-9)
 
 
 def test_golden_class_without_detections(golden):
@@ -119,7 +119,7 @@ def test_golden_wtalc(golden):
         ambiguous=golden_ambiguous(arrays),
     )
     assert result.num_ambiguous > 0
-    assert_allclose(result.ap, arrays["wtalc_a_ap"], rtol=0, atol=1e-9)
+    assert_allclose(result.per_class, arrays["wtalc_a_ap"], rtol=0, atol=1e-9)
     assert_allclose(result.per_threshold * 100, arrays["wtalc_a_map"], rtol=0, atol=1e-9)
 
 
@@ -157,7 +157,7 @@ def test_golden_ambiguous_filter_of_rskp(golden):
         found, golden_truth(arrays), ambiguous=spans, protocol="wtalc_interpolated", tiou_thresholds=arrays["iou_a"]
     )
     assert direct.num_ambiguous == len(before) - len(after)
-    assert_allclose(direct.ap, arrays["rskp_filtered__wtalc_interp_a_ap"], rtol=0, atol=1e-9)
+    assert_allclose(direct.per_class, arrays["rskp_filtered__wtalc_interp_a_ap"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("codebase", ["co2net", "delu"])
@@ -230,7 +230,7 @@ def quiet_map(*args, **kwargs):
 def assert_equals_oracle(result, expected, positives):
     assert_array_equal(result.classes, np.array(sorted(expected), dtype=np.int64))
     wanted = np.array([expected[k] for k in sorted(expected)]).reshape(-1, len(THRESHOLDS)).T
-    assert_allclose(result.ap, wanted, rtol=0, atol=1e-12)
+    assert_allclose(result.per_class, wanted, rtol=0, atol=1e-12)
     assert result.num_ground_truth.tolist() == [sum(row[1] == k for row in positives) for k in sorted(expected)]
 
 
@@ -302,13 +302,13 @@ def test_segments_and_mappings_agree(problem):
     )
     names = ("x", *VIDEOS[::-1])  # other order, one more video: matched by name
     grouped = quiet_map(as_segments(detections), as_segments(ground_truth, names=names), protocol="opentad")
-    assert_allclose(grouped.ap, flat.ap, rtol=0, atol=1e-12)
+    assert_allclose(grouped.per_class, flat.per_class, rtol=0, atol=1e-12)
     numbered = quiet_map(
         as_segments(detections).replace(video_ids=()),
         as_segments(ground_truth).replace(video_ids=()),
         protocol="opentad",
     )
-    assert_array_equal(numbered.ap, grouped.ap)
+    assert_array_equal(numbered.per_class, grouped.per_class)
 
 
 @given(
@@ -377,7 +377,7 @@ def test_classification_map_equals_its_oracle(scores, labels):
     result = classification_map(values, shown)
     expected = oracle.classification(values, shown)
     assert result.classes.tolist() == sorted(expected)
-    assert_allclose(result.ap, [expected[k] for k in sorted(expected)], rtol=0, atol=1e-12)
+    assert_allclose(result.per_class, [expected[k] for k in sorted(expected)], rtol=0, atol=1e-12)
     assert result.num_positives.tolist() == shown.sum(axis=0)[result.classes].tolist()
     assert result.average == pytest.approx(np.mean(list(expected.values())) if expected else 0.0, abs=1e-12)
 
@@ -417,7 +417,7 @@ def test_dense_videos_equal_the_oracles(rng, protocol):
         getattr(oracle, protocol)(detections, ground_truth, THRESHOLDS),
         CLEANED.get(protocol, list)(ground_truth),
     )
-    assert result.ap.max() > 0.3
+    assert result.per_class.max() > 0.3
 
 
 def test_average_recall_equals_its_oracle_on_dense_videos(rng):
@@ -487,14 +487,14 @@ def test_labels_may_be_far_apart():
     far = [3, 3, 2**62]
     result = mean_average_precision(changed(FOUND, labels=far), changed(TRUTH, labels=far))
     assert result.classes.tolist() == [3, 2**62]
-    assert_array_equal(result.ap, mean_average_precision(FOUND, TRUTH).ap)
+    assert_array_equal(result.per_class, mean_average_precision(FOUND, TRUTH).per_class)
 
 
 def test_thresholds_by_name_are_decimal_literals():
     result = mean_average_precision(FOUND, TRUTH)
     assert result.tiou_thresholds.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     thumos = mean_average_precision(FOUND, TRUTH, tiou_thresholds="thumos")
-    assert_array_equal(thumos.ap, result.ap)
+    assert_array_equal(thumos.per_class, result.per_class)
     dense = mean_average_precision(FOUND, TRUTH, tiou_thresholds="activitynet")
     assert dense.tiou_thresholds.tolist() == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 
@@ -509,18 +509,17 @@ def test_averages_by_name():
         result.average_over("0.5:0.95")
     with pytest.raises(ValueError, match=r"`name` must be one of '0\.1:0\.5'"):
         result.average_over("0.2:0.4")
-    assert_allclose(result.per_class, result.ap.mean(axis=0), rtol=0, atol=0)
 
 
 def test_class_without_detections_has_ap_zero_and_may_zero_the_map():
     alone = {name: column[:2] for name, column in FOUND.items()}
     fair = mean_average_precision(alone, TRUTH, tiou_thresholds=[0.5])
-    assert fair.ap.tolist() == [[1.0, 0.0]]
+    assert fair.per_class.tolist() == [[1.0, 0.0]]
     assert fair.per_threshold.tolist() == [0.5]
     with pytest.warns(UserWarning, match="1 of 2 classes have no detections, which makes the mAP 0"):
         zero = mean_average_precision(alone, TRUTH, tiou_thresholds=[0.5], empty_class="zero_map")
     assert zero.per_threshold.tolist() == [0.0]
-    assert zero.ap.tolist() == [[1.0, 0.0]]
+    assert zero.per_class.tolist() == [[1.0, 0.0]]
     for protocol in ("wtalc", "wtalc_interpolated"):
         with pytest.warns(UserWarning, match=f"protocol='{protocol}'"):
             assert not mean_average_precision(alone, TRUTH, protocol=protocol).per_threshold.any()
@@ -538,7 +537,7 @@ def test_unknown_labels_and_videos_are_counted_and_visible():
     assert (result.num_unknown_labels, result.num_unannotated, result.num_ambiguous) == (1, 1, 0)
     assert result.matches.tolist() == [[0, -1, -2, 1, 2]]
     assert result.num_detections.tolist() == [3, 1]
-    assert_allclose(result.ap, [[2 / 3, 1.0]], rtol=0, atol=1e-12)
+    assert_allclose(result.per_class, [[2 / 3, 1.0]], rtol=0, atol=1e-12)
 
 
 def test_no_known_video_warns():
@@ -608,11 +607,11 @@ def test_snippet_protocols_convert_seconds():
     whole = changed(TRUTH, segments=np.rint(np.array(TRUTH["segments"]) * 25 / 16), unit="snippet")
     for truth in (TRUTH, whole):
         result = mean_average_precision(scaled, truth, protocol="activitynet_snippet", tiou_thresholds=[0.5, 0.6])
-        assert_array_equal(result.ap, seconds.ap)
+        assert_array_equal(result.per_class, seconds.per_class)
     slow = mean_average_precision(
         FOUND, TRUTH, protocol="wtalc_interpolated", tiou_thresholds=[0.5], snippets_per_second=0.1
     )
-    assert slow.ap.tolist() == [[0.5, 0.0]]  # [20, 26] is range(2, 2), and [0, 4] is range(0, 0)
+    assert slow.per_class.tolist() == [[0.5, 0.0]]  # [20, 26] is range(2, 2), and [0, 4] is range(0, 0)
 
 
 def test_seconds_protocols_want_one_unit():
@@ -622,7 +621,7 @@ def test_seconds_protocols_want_one_unit():
     ):
         mean_average_precision(in_snippets, TRUTH)
     both = mean_average_precision(in_snippets, changed(TRUTH, unit="snippet"))
-    assert_array_equal(both.ap, mean_average_precision(FOUND, TRUTH).ap)
+    assert_array_equal(both.per_class, mean_average_precision(FOUND, TRUTH).per_class)
     relative = changed(FOUND, unit="relative")
     with pytest.raises(UnitError, match="`detections` must be in snippets or seconds, got unit 'relative'"):
         mean_average_precision(relative, TRUTH, protocol="wtalc")
@@ -650,14 +649,13 @@ def test_empty_input_has_well_shaped_answers(protocol):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if protocol.startswith("wtalc") else "error")
             result = mean_average_precision(found, TRUTH, protocol=protocol)
-        assert result.ap.shape == (7, 2)
+        assert result.per_class.shape == (7, 2)
         assert result.matches.shape == (7, 0)
         assert not result.per_threshold.any()
     for truth in (nothing, Segments.empty("second")):
         result = mean_average_precision(FOUND, truth, protocol=protocol)
-        assert result.ap.shape == (7, 0)
+        assert result.per_class.shape == (7, 0)
         assert result.average == 0.0
-        assert result.per_class.shape == (0,)
         assert result.num_unknown_labels == 3
         assert (result.matches == -2).all()
 
@@ -669,7 +667,7 @@ def test_other_functions_take_empty_input():
         result = average_recall(found, truth)
         assert (result.recall.shape, result.area) == ((10, 100), 0.0)
     assert classification_map(np.zeros((0, 3)), np.zeros((0, 3))).average == 0.0
-    assert classification_map(np.zeros((3, 0)), np.zeros((3, 0))).ap.shape == (0,)
+    assert classification_map(np.zeros((3, 0)), np.zeros((3, 0))).per_class.shape == (0,)
 
 
 BAD_CALLS = [
@@ -766,7 +764,7 @@ def test_any_dtype_and_layout_and_nothing_is_mutated(variant):
     copies = {name: column.copy() for name, column in found.items()}
     expected = mean_average_precision(quarters, TRUTH, tiou_thresholds=[0.5, 0.6], protocol="actionformer")
     result = mean_average_precision(found, truth, tiou_thresholds=thresholds, protocol="actionformer")
-    assert_array_equal(result.ap, expected.ap, strict=True)
+    assert_array_equal(result.per_class, expected.per_class, strict=True)
     assert_array_equal(result.recall, expected.recall, strict=True)
     assert_array_equal(average_recall(found, truth).recall, average_recall(quarters, TRUTH).recall, strict=True)
     for name, column in copies.items():

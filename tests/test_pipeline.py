@@ -446,6 +446,46 @@ def test_every_preset_takes_tiny_videos(preset, length):
             assert (array == fill).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f8", np.int64])
+def test_maps_of_any_dtype_and_layout_give_the_same(dtype):
+    tcam = np.array([[0, 1], [1, 1], [1, 0], [1, 0], [0, 1]])
+    wanted = run(tcam=tcam.astype(float))
+    for layout in (np.ascontiguousarray, np.asfortranarray, lambda a: np.repeat(a, 2, axis=1)[:, ::2]):
+        array = layout(tcam.astype(dtype))
+        array.setflags(write=False)
+        found = run(tcam=array)
+        assert_array_equal(found.segments, wanted.segments)
+        assert_array_equal(found.scores, wanted.scores)
+    assert len(wanted) > 0
+
+
+def test_company_does_not_change_a_result(rng):
+    """Videos in one chunk are worked on together, warped and not, with classes and without."""
+    process = PostProcessor.from_preset("asmloc")
+    videos = []
+    for i in range(7):
+        length = int(rng.integers(0, 60))
+        maps = {"cas": rng.random((length, 4)), "attention": rng.random(length)}
+        warp = ([0.0, 10.0, 50.0], [0.0, 20.0, 50.0]) if i % 2 else None
+        scores = {"video": rng.random(4)}
+        videos.append(Video(f"v{i}", maps, scores, seconds_per_snippet=0.5 + i / 10, warp=warp))
+    alone = [process(video) for video in videos]
+    assert sum(map(len, alone)) > 50
+    together = list(process.process(videos, num_threads=1))
+    for one, other in zip(alone, together):
+        for name in ("segments", "labels", "scores", "offsets"):
+            assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
+        assert one.video_ids == other.video_ids
+        for name, column in one.columns.items():
+            assert_array_equal(column, other.columns[name], strict=True)
+    given = Video("given", {}, proposals=Segments([[0, 2], [1, 2]], scores=[0.3, 0.9]))
+    mixed = list(PostProcessor(config.Pipeline(stages=(config.Nms(threshold=0.1),))).process([given, given], 1))
+    assert [part.segments.tolist() for part in mixed] == [[[1, 2]]] * 2
+    both = list(PostProcessor.from_preset("rskp", classes=None).process([given, videos[1]], 1))
+    assert both[0].segments.tolist() == [[1, 2]]
+    assert len(both[1]) > 0
+
+
 # ------------------------------------------------------------------------------------------------ threads and processes
 
 
