@@ -35,7 +35,7 @@ def run(
     *,
     clones: Mapping[str, Path] | None = None,
     repeats: int = 5,
-    cold_repeats: int = 2,
+    cold_repeats: int = 3,
     jobs: Sequence[str] = tuple(JOBS),
 ) -> Report:
     report = Report(NAME, "First call in a fresh process", {"numba cache": "cold is an empty folder per run"})

@@ -148,7 +148,7 @@ def ours_evaluation(job: MapJob) -> Call:
     from tal_postproc import mean_average_precision
 
     detections, truth = as_segments(job.detections), as_segments(job.ground_truth)
-    return lambda: mean_average_precision(detections, truth, tiou_thresholds=job.thresholds).ap
+    return lambda: mean_average_precision(detections, truth, tiou_thresholds=job.thresholds).per_class
 
 
 # ----------------------------------------------------------------------------------------------- literal transcriptions
