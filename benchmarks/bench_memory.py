@@ -45,7 +45,7 @@ def run(*, clones: Mapping[str, Path] | None = None, num_videos: int = 200, repe
     report.notes += [
         "Peak resident memory of a fresh process that loads the TCAMs and runs the chain once; warm numba cache. "
         "Added: that peak minus the peak after one video (interpreter, imports, compiled code, TCAMs).",
-        "Ours pays for numba (LLVM) once per process; the chain itself keeps one video's proposals and all detections.",
+        "Ours pays for numba (LLVM) once per process; the chain itself keeps the proposals of a few videos at a time.",
     ]
     return report
 

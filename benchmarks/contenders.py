@@ -1,8 +1,8 @@
 """Everything that is compared, behind one signature, and the loader of a user's clone of published code.
 
 A contender's ``prepare(job)`` does what is not to be timed (files that the published code wants to read, data frames)
-and gives back a call without arguments.  That call does the work and returns an array which is the same for every
-contender of a task:
+and gives back a call without arguments.  That call does the work; ``compared`` makes of what it returns, outside the
+timing, an array which is the same for every contender of a task:
 
 * task "chain", a `ChainJob`: rows [video, class, start, end, score], in any order;
 * task "evaluation", a `MapJob`: AP of shape (thresholds, classes), classes rising.
@@ -37,7 +37,9 @@ from tests.oracles import pipelines as literal_pipelines
 
 from .common import Unavailable
 
-Call = Callable[[], np.ndarray]
+Call = Callable[[], Any]
+
+TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 # The numbers of the two published chains, written down here once more: contenders do not read our presets.
 THRESHOLDS = np.arange(0.001, 0.04, 0.002)
@@ -76,13 +78,14 @@ class Contender:
     task: Literal["chain", "evaluation"]
     prepare: Callable[[Any], Call]
     slow: bool = True  # a few repetitions must do
+    compared: Callable[[Any], np.ndarray] = np.asarray
 
 
 def contenders(task: str, clones: Mapping[str, Path]) -> list[Contender]:
     """All contenders of a task; `clones` maps rskp, gaufuse and anet to the folders a user has given."""
     known = [
-        Contender("ours, 1 thread", "chain", lambda job: ours_chain(job, 1), slow=False),
-        Contender("ours, all threads", "chain", lambda job: ours_chain(job, None), slow=False),
+        Contender("ours, 1 thread", "chain", lambda job: ours_chain(job, 1), slow=False, compared=as_rows),
+        Contender("ours, all threads", "chain", lambda job: ours_chain(job, None), slow=False, compared=as_rows),
         Contender("literal Python", "chain", literal_chain),
         Contender("ours", "evaluation", ours_evaluation, slow=False),
         Contender("literal pandas", "evaluation", literal_map),
@@ -105,11 +108,7 @@ def ours_chain(job: ChainJob, num_threads: int | None) -> Call:
 
     process = PostProcessor.from_preset(job.preset)
     videos = as_videos(job.videos)
-
-    def call() -> np.ndarray:
-        return as_rows(process.process(videos, num_threads))
-
-    return call
+    return lambda: list(process.process(videos, num_threads))
 
 
 def as_videos(videos: Sequence[Any]) -> list[Any]:
@@ -144,6 +143,18 @@ def as_segments(columns: Mapping[str, np.ndarray]) -> Any:
     )
 
 
+def ours_to_map(job: ChainJob, ground_truth: Any, num_threads: int | None) -> Call:
+    """TCAMs to AP under the protocol of RSKP and GauFuse; `ground_truth` as `Segments`."""
+    from tal_postproc import Segments, mean_average_precision
+
+    chain = ours_chain(job, num_threads)
+    return lambda: (
+        mean_average_precision(
+            Segments.concatenate(chain()), ground_truth, tiou_thresholds=TIOUS, protocol="wtalc_interpolated"
+        ).per_class
+    )
+
+
 def ours_evaluation(job: MapJob) -> Call:
     from tal_postproc import mean_average_precision
 
@@ -165,6 +176,17 @@ def literal_chain(job: ChainJob) -> Call:
                     [v, label, *row] for row in literal_suppression(proposals, job.preset, len(video.maps["cas"]))
                 ]
         return np.array(found, dtype=np.float64).reshape(-1, 5)
+
+    return call
+
+
+def literal_to_map(job: ChainJob, instances: Sequence[tuple[int, int, float, float]]) -> Call:
+    """TCAMs to AP in the manner of RSKP's code: sets of snippets for every pair, once per tIoU."""
+    chain = literal_chain(job)
+
+    def call() -> np.ndarray:
+        ap = literal_evaluation.wtalc_interpolated([tuple(row) for row in chain().tolist()], instances, TIOUS)
+        return np.array([ap[label] for label in sorted(ap)]).T
 
     return call
 

@@ -19,7 +19,7 @@ from . import _checks
 A = TypeVar("A")
 B = TypeVar("B")
 
-CHUNK = 16  # videos per task: more than a millisecond of work, where handing a task over costs some 0.05 ms
+CHUNK = 32  # videos per task: milliseconds of work, where handing a task over costs some 0.05 ms
 
 
 def default_threads() -> int:

@@ -138,10 +138,8 @@ class Segments:
     ) -> Segments:
         """Wrap arrays that are canonical already: our own results, checked when they came in."""
         made = object.__new__(cls)
-        for name, value in zip(
-            cls.__slots__, (segments, labels, scores, offsets, unit, video_ids, columns), strict=True
-        ):
-            object.__setattr__(made, name, value)
+        for put, value in zip(_PUT, (segments, labels, scores, offsets, unit, video_ids, columns)):
+            put(made, value)
         return made
 
     @classmethod
@@ -276,6 +274,9 @@ class Segments:
         """Seconds to snippets; one number, or one per video.  Nothing is rounded."""
         self.require_unit("second", "segments")
         return self._scaled(seconds_per_snippet, "snippet", "seconds_per_snippet")
+
+
+_PUT = [getattr(Segments, name).__set__ for name in Segments.__slots__]  # the fields of a frozen object, set directly
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -488,7 +489,7 @@ TIOU_RANGES: Mapping[str, tuple[float, ...]] = {
 class MeanAveragePrecision:
     """mAP of detections: per threshold, per class, and averaged.
 
-    ``per_class[i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]``; fractions, not percent.
+    ``per_class[i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]``, a fraction.
     ``matches[i, n]`` is the row of the ground truth that detection n took at ``tiou_thresholds[i]``, -1 for a false
     positive, -2 for a detection that was not counted.
     """

@@ -28,13 +28,16 @@ def who(report):
 def test_chain_compares_and_times_everybody():
     report = bench_chain.run(num_videos=3, repeats=2, slow_repeats=1)
     for preset in ("gaufuse", "rskp"):
-        whole = {row.who: row for row in report.rows if row.job == f"{preset}, whole chain"}
+        whole = {row.who: row for row in report.rows if row.job == f"{preset}, TCAM to detections"}
         assert set(whole) == {"ours, 1 thread", "ours, all threads", "literal Python"}
         assert whole["literal Python"].agreement.endswith("detections equal within 1e-06")
         assert int(whole["literal Python"].agreement.split()[0]) > 20
         assert whole["literal Python"].reached == (whole["literal Python"].ratio >= 100)
         assert len(whole["ours, 1 thread"].values) == 2
         assert (f"{preset}, suppression", "literal Python") in who(report)
+    to_map = [row for row in report.rows if row.job == "rskp, TCAM to mAP at 7 tIoU"]
+    assert [row.who for row in to_map] == ["ours, 1 thread", "ours, all threads", "literal Python"]
+    assert to_map[2].agreement.endswith("values equal within 1e-09")
     assert not report.skipped
 
 
@@ -216,7 +219,7 @@ def test_clones_are_contenders(clone):
     report = bench_chain.run(clones=clone, num_videos=3, repeats=1, slow_repeats=1)
     for preset in ("rskp", "gaufuse"):
         row = next(row for row in report.rows if row.who == f"clone of {preset}")
-        assert row.job == f"{preset}, whole chain"
+        assert row.job == f"{preset}, TCAM to detections"
         assert "equal within" in row.agreement
     assert report.skipped == {
         "clone of rskp (gaufuse)": "it publishes rskp, not gaufuse",

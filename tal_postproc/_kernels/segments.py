@@ -59,7 +59,8 @@ def _sorted_rows(scores, rows, offsets, last_first):
                     else:
                         spare[k] = order[j]
                         j += 1
-            order[first:stop] = spare[first:stop]
+            for k in range(first, stop):  # a slice would compile for four more seconds
+                order[k] = spare[k]
             width *= 2
     return order
 
