@@ -27,7 +27,7 @@ _SHARED = Overlap(kind="candidate", length_offset=1.0)
 # Table 3 of the GauFuse paper: the same proposals, another way to make detections of them; T as in its testing section.
 DEMO_METHODS: dict[str, Stage] = {
     "NMS": Nms(threshold=0.25, overlap=_SHARED),
-    "soft-NMS": SoftNms(sigma=0.3),
+    "soft-NMS": SoftNms(sigma=0.3, min_score=0.001, max_detections=200),
     **{
         f"fusion, {distribution}": Fuse(threshold=0.25, temperature=0.03, overlap=_SHARED, distribution=distribution)
         for distribution in ("gaussian", "exponential", "student_t", "uniform")

@@ -59,10 +59,13 @@ def match(segments, groups, rows, num_rows, truth, truth_rows, offsets, threshol
     lower row.
     """
     num_thresholds = len(thresholds)
-    matches = np.full((num_rows, num_thresholds), -2, np.int64)
+    matches = np.empty((num_rows, num_thresholds), np.int64)
+    matches[:] = -2
     taken = np.zeros((len(truth), num_thresholds), np.bool_)
     reach = _reach(truth, offsets)
-    lowest = thresholds.min()
+    lowest = np.inf
+    for t in range(num_thresholds):
+        lowest = min(lowest, thresholds[t])
     chosen = np.empty(num_thresholds, np.int64)
     best = np.empty(num_thresholds)
     for i in range(len(segments)):
@@ -100,7 +103,8 @@ def first_hits(segments, segment_offsets, truth, offsets, thresholds, precision,
     Detections lie in the same groups as the ground truth, best first.
     """
     num_thresholds = len(thresholds)
-    hits = np.full((len(truth), num_thresholds), np.iinfo(np.int64).max, np.int64)
+    hits = np.empty((len(truth), num_thresholds), np.int64)
+    hits[:] = np.iinfo(np.int64).max
     reach = _reach(truth, offsets)
     for p in range(len(offsets) - 1):
         for i in range(segment_offsets[p], segment_offsets[p + 1]):
