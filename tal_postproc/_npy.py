@@ -9,6 +9,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from tokenize import TokenError
 from types import TracebackType
 from typing import IO, Any
 
@@ -24,6 +25,8 @@ _CHUNK = 1 << 22
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error)
+# What NumPy raises for a head that is no Python literal of the right kind.
+_UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError, OverflowError)
 
 
 def read_header(file: IO[bytes], name: str) -> Header:
@@ -33,9 +36,7 @@ def read_header(file: IO[bytes], name: str) -> Header:
         if version != (1, 0):  # version 2 allows heads of 4 GiB, and only structures need it
             raise FormatError(f"version {version} of the .npy format")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except _BROKEN as error:
-        raise FormatError(f"{name}: broken .npy head: {error!s:.200}") from None
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+    except (*_BROKEN, *_UNREADABLE) as error:
         raise FormatError(f"{name}: broken .npy head: {error!s:.200}") from None
     if len(shape) > 8 or not all(0 <= length < 1 << 48 for length in shape):
         raise FormatError(f"{name}: shape {shape!s:.80} is not allowed")
