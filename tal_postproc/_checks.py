@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
+LARGEST = 1e150  # beyond it, a product or a length overflows
+MOST = 2**31 - 1  # of anything that is counted
+
 
 def as_real(value: ArrayLike, name: str) -> NDArray[Any]:
     """Any array of real numbers, in its own dtype; refuses complex, text, objects and ragged lists."""
@@ -43,6 +46,14 @@ def _refuse_rows(array: NDArray[Any], bad: NDArray[np.bool_], name: str, rule: s
     raise ValueError(f"`{name}` {rule}; row {first} is {array[first].tolist()} ({len(rows)} of {len(array)} rows)")
 
 
+def _require_finite(array: NDArray[Any], name: str) -> None:
+    if not (np.abs(array) <= LARGEST).all():
+        bad = ~np.isfinite(array)
+        if bad.any():
+            _refuse_rows(array, bad, name, "must be finite")
+        _refuse_rows(array, np.abs(array) > LARGEST, name, f"must lie within +-{LARGEST:g}")
+
+
 def as_segments(value: ArrayLike, name: str = "segments") -> Float:
     """(N, 2) float64, finite, start <= end; an empty list is (0, 2)."""
     array = _canonical(as_real(value, name), np.float64)
@@ -50,8 +61,7 @@ def as_segments(value: ArrayLike, name: str = "segments") -> Float:
         return np.empty((0, 2))
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"`{name}` must have shape (N, 2), one [start, end] per row, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        _refuse_rows(array, ~np.isfinite(array), name, "must be finite")
+    _require_finite(array, name)
     if not (array[:, 0] <= array[:, 1]).all():
         _refuse_rows(array, array[:, 0] > array[:, 1], name, "needs start <= end")
     return array
@@ -63,8 +73,7 @@ def as_values(value: ArrayLike, length: int | None, name: str, *, per: str = "se
     if array.ndim != 1 or (length is not None and len(array) != length):
         wanted = "(N,)" if length is None else f"({length},), one per {per}"
         raise ValueError(f"`{name}` must have shape {wanted}, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        _refuse_rows(array, ~np.isfinite(array), name, "must be finite")
+    _require_finite(array, name)
     return array
 
 
@@ -81,8 +90,8 @@ def as_integers(value: ArrayLike, length: int | None, name: str, *, per: str = "
         whole[whole] = array[whole] == np.trunc(array[whole])
         if not whole.all():
             _refuse_rows(array, ~whole, name, "must hold whole numbers")
-    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"`{name}` must fit in int64, got {int(array.max())}")
+    if array.dtype.kind in "fu" and (np.abs(array.astype(np.float64)) >= 2.0**63).any():
+        _refuse_rows(array, np.abs(array.astype(np.float64)) >= 2.0**63, name, "must fit in int64")
     return _canonical(array, np.int64)
 
 
@@ -112,13 +121,12 @@ def as_columns(array: NDArray[Any], columns: Int | None, name: str) -> Float:
     """The chosen columns of a (T, K) map as a finite, C-contiguous float64 (C, T) buffer; all of them for None."""
     chosen = array.T if columns is None else array.T[columns]
     gathered = _canonical(chosen, np.float64)
-    if not np.isfinite(gathered).all():
-        bad = ~np.isfinite(gathered).all(axis=0)
+    if not (np.abs(gathered) <= LARGEST).all():
+        bad = ~(np.abs(gathered) <= LARGEST).all(axis=0)
+        rule = f"must lie within +-{LARGEST:g}" if np.isfinite(gathered).all() else "must be finite"
         first = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"`{name}` must be finite; snippet {first} is {array[first].tolist()} "
-            f"({int(bad.sum())} of {len(bad)} snippets)"
-        )
+        shown = gathered[:, first].tolist()
+        raise ValueError(f"`{name}` {rule}; snippet {first} is {shown} ({int(bad.sum())} of {len(bad)} snippets)")
     return gathered
 
 
@@ -133,13 +141,13 @@ def as_number(
     """A finite float within the bounds."""
     if not isinstance(value, float):  # the common case needs no more than the bounds
         if isinstance(value, (bool, str, bytes)) or np.ndim(value) != 0:
-            raise TypeError(f"`{name}` must be a number, got {value!r}")
+            raise TypeError(f"`{name}` must be a number, got {value!r:.80}")
         try:
             value = float(value)
         except (TypeError, ValueError):
-            raise TypeError(f"`{name}` must be a number, got {value!r}") from None
-    if not np.isfinite(value):
-        raise ValueError(f"`{name}` must be finite, got {value}")
+            raise TypeError(f"`{name}` must be a number, got {value!r:.80}") from None
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"`{name}` must be finite and within +-{LARGEST:g}, got {value}")
     if at_least is not None and value < at_least:
         raise ValueError(f"`{name}` must be at least {at_least:g}, got {value:g}")
     if above is not None and value <= above:
@@ -152,20 +160,30 @@ def as_number(
 def as_count(value: Any, name: str, *, at_least: int = 0) -> int:
     """A whole number, at least `at_least`."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
+        raise TypeError(f"`{name}` must be a whole number, got {value!r:.80}")
     value = int(value)
     if value < at_least:
         raise ValueError(f"`{name}` must be at least {at_least}, got {value}")
+    if value > MOST:
+        raise ValueError(f"`{name}` must be at most {MOST}, got {value}")
     return value
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """True or False, and nothing that Python would take for it."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` must be True or False, got {value!r:.80}")
+    return bool(value)
 
 
 def as_tiou_threshold(value: Any, name: str = "tiou_threshold", *, inclusive: bool = False) -> float:
     """A number in [0, 1]; above 0 where reaching it is enough, because every pair of segments reaches 0."""
-    if inclusive and value == 0:
+    value = as_number(value, name, at_least=0.0, at_most=1.0)
+    if inclusive and value == 0.0:
         raise ValueError(
             f"`{name}` must be above 0 where reaching it is enough, got 0: every pair of segments reaches 0"
         )
-    return as_number(value, name, at_least=0.0, at_most=1.0)
+    return value
 
 
 def as_overlap(overlap: str, length_offset: Any, area_eps: Any) -> tuple[bool, float, float]:
@@ -179,8 +197,8 @@ def as_overlap(overlap: str, length_offset: Any, area_eps: Any) -> tuple[bool, f
 
 def as_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """One of the named choices."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r:.80}")
     return str(value)
 
 
@@ -196,3 +214,47 @@ def as_offsets(value: ArrayLike, num_rows: int, name: str = "offsets") -> Int:
         shown = array.tolist() if len(array) <= 6 else [*array[:3].tolist(), "...", *array[-2:].tolist()]
         raise ValueError(f"`{name}` must rise from 0 to {num_rows} (the number of rows), got {shown}")
     return array
+
+
+def as_extension(value: Any, name: str = "extend_end") -> int:
+    """Steps that a reported end is moved by: -1, 0 or 1."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__") or int(value) not in (-1, 0, 1):
+        raise ValueError(f"`{name}` must be -1, 0 or 1, got {value!r:.80}")
+    return int(value)
+
+
+def as_warp(value: Any, name: str = "warp") -> tuple[Float, Float]:
+    """Knots and times of a piecewise linear time warp: at least 2 of each, never decreasing."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"`{name}` must be a pair (knots, times), got {type(value).__name__}")
+    knots = as_values(value[0], None, f"{name}[0]", per="knot")
+    times = as_values(value[1], len(knots), f"{name}[1]", per="knot")
+    if len(knots) < 2:
+        raise ValueError(f"`{name}` needs at least 2 knots, got {len(knots)}")
+    for which, row in enumerate((knots, times)):
+        falls = np.flatnonzero(np.diff(row) < 0)
+        if len(falls):
+            at = falls[0] + 1
+            raise ValueError(
+                f"`{name}[{which}]` must never decrease; entry {at} is {row[at]:g} after {row[at - 1]:g} "
+                f"({len(falls)} of {len(row)} entries)"
+            )
+    return knots, times
+
+
+def as_decay_start(method: str, tiou_threshold: float | None, gate: tuple[float, float] | None) -> tuple[float, float]:
+    """The overlap at which decay starts, and how much later per unit of length; refuses what `method` would ignore."""
+    if method == "linear":
+        if tiou_threshold is None:
+            raise ValueError("`tiou_threshold` must be given for method 'linear'")
+    elif tiou_threshold is not None:
+        raise ValueError(f"`tiou_threshold` is for method 'linear' only, got {tiou_threshold} with method {method!r}")
+    if method in ("gated", "improved"):
+        if gate is None or np.shape(gate) != (2,):
+            raise ValueError(f"`gate` must be a pair (t1, t2) for method {method!r}, got {gate!r}")
+        return as_number(gate[0], "gate[0]"), as_number(gate[1], "gate[1]")
+    if gate is not None:
+        raise ValueError(f"`gate` is for methods 'gated' and 'improved' only, got {gate!r} with method {method!r}")
+    if method == "linear":
+        return as_tiou_threshold(tiou_threshold, inclusive=True), 0.0
+    return 0.0, 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -32,6 +33,8 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -
         with open(target, mode, **text) as file:
             yield file
         return
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
     # not mkstemp: its files are closed to other users whatever the umask says
     temporary = target.with_name(f".tal_postproc-{secrets.token_hex(8)}.tmp")
     file = open(temporary, mode.replace("w", "x"), **text)  # noqa: SIM115 (closed below, before the rename)

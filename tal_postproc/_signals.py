@@ -13,7 +13,7 @@ from . import _checks
 from ._checks import Float, Int
 from .config import Bank, Pipeline, Signal
 from .proposals import Columns, normalized, upsampled
-from .types import Video
+from .types import UnitError, Video
 
 # Codebases call one thing by several names; a map that is missing is looked up under its other name.
 _OTHER_NAME = {"cas": "tcam", "tcam": "cas", "attention": "actionness", "actionness": "attention"}
@@ -21,7 +21,8 @@ _OTHER_NAME = {"cas": "tcam", "tcam": "cas", "attention": "actionness", "actionn
 
 def about(video: Video, error: Exception) -> Exception:
     """The same kind of error, with the video's name in front."""
-    return type(error)(f"video {video.id!r}: {error}") if video.id else error
+    kind = type(error) if type(error) in (TypeError, UnitError) else ValueError
+    return kind(f"video {video.id!r}: {error}" if video.id else str(error))
 
 
 class _One:
@@ -125,8 +126,7 @@ class Blended(NamedTuple):
     """A signal of all videos, and which of its rows each (video, class) row reads."""
 
     columns: Columns
-    row: Int
-    shared: bool  # one row per video, for all its classes
+    row: Int  # rises; a (T,) map has one row for all classes of its video
 
 
 class Batch:
@@ -146,7 +146,7 @@ class Batch:
         counts = [len(one.classes) for one in self.videos]
         self.video = np.repeat(where, counts).astype(np.int64)
         self.label = np.concatenate([[], *(one.classes for one in self.videos)]).astype(np.int64)
-        self._active = np.repeat(np.arange(len(counts)), counts)
+        self._counts = np.array(counts, np.int64)
         self._made: dict[tuple[Signal, int], Blended] = {}
 
     def video_scores(self, weight: float) -> Float:
@@ -167,29 +167,32 @@ class Batch:
                     parts.append(one.blend(signal))
                 except (ValueError, TypeError) as error:
                     raise about(one.video, error) from error
-            shared = all(len(part) == 1 for part in parts)
             columns = upsampled(normalized(Columns.stacked(parts), signal.normalize, signal.clip), factor)
-            self._made[key] = Blended(columns, self._active if shared else np.arange(len(self.label)), shared)
+            self._made[key] = Blended(columns, self._rows_of(np.array([len(part) for part in parts])))
         return self._made[key]
+
+    def _rows_of(self, heights: Int) -> Int:
+        """The row that every (video, class) pair reads, where videos have one row or one per class."""
+        first = np.cumsum(heights) - heights
+        number = np.arange(len(self.label)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
+        return np.repeat(first, self._counts) + np.where(np.repeat(heights, self._counts) > 1, number, 0)
 
     def score_maps(self, bank: Bank) -> tuple[Blended, Float | None, float]:
         """What a bank's runs are scored on: inside, outside, and the weight of its own signal where that passes."""
         rule = bank.score
-        full = self.signal(bank.signal if rule.signal is None else rule.signal, bank.upsample)
+        full = self.signal(rule.signal or bank.signal, bank.upsample)
         if not rule.zero_below:
             return full, None, 0.0
-        if rule.signal is None:
-            return full, np.zeros_like(full.columns.values), 1.0
         ours = bank.signal.mix[0][0]
-        weight = dict(rule.signal.mix).get(ours, 0.0)
-        others = tuple(pair for pair in rule.signal.mix if pair[0] != ours)
+        if rule.signal is None or rule.signal == bank.signal:
+            weight, others = 1.0, tuple[tuple[str, float], ...]()
+        else:  # the bank is on one map of weight 1: see Bank
+            weight = dict(rule.signal.mix).get(ours, 0.0)
+            others = tuple(pair for pair in rule.signal.mix if pair[0] != ours)
         if not others:
             return full, np.zeros_like(full.columns.values), weight
-        rest = self.signal(replace(rule.signal, mix=others), bank.upsample)
-        values = rest.columns.values
-        if rest.shared and not full.shared:
-            lengths = np.diff(rest.columns.offsets)
-            values = np.concatenate(
-                [values[first : first + n] for first, n in zip(rest.columns.offsets[rest.row], lengths[rest.row])]
-            )
+        rest = self.signal(replace(rule.signal or bank.signal, mix=others), bank.upsample)
+        bounds = rest.columns.offsets.tolist()
+        source = rest.row[np.searchsorted(full.row, np.arange(len(full.columns.offsets) - 1))]
+        values = np.concatenate([rest.columns.values[bounds[row] : bounds[row + 1]] for row in source.tolist()])
         return full, values, weight

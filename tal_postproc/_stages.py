@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import fusion, suppression
+from . import _checks, fusion, suppression
 from ._checks import Float, Int
 from ._kernels import segments as _kernels
 from ._signals import about
@@ -92,19 +92,22 @@ def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
 
 
 def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
-    keep, scores = suppression.soft_nms(
+    order, offsets = _ordered(rows, stage.per_class)
+    start, slope = _checks.as_decay_start(stage.method, stage.threshold, stage.gate)
+    keep, scores, _ = _kernels.soft_nms_groups(
         rows.segments,
         rows.scores,
-        method=stage.method,
-        sigma=stage.sigma,
-        tiou_threshold=stage.threshold,
-        gate=stage.gate,
-        min_score=stage.min_score,
-        decay_negative=stage.decay_negative,
-        idxs=rows.groups(stage.per_class),
-        overlap=stage.overlap.kind,
-        length_offset=stage.overlap.length_offset,
-        area_eps=stage.overlap.area_eps,
+        order,
+        offsets,
+        suppression.SOFT_METHODS[stage.method],
+        stage.sigma,
+        start,
+        slope,
+        -np.inf if stage.min_score is None else stage.min_score,
+        stage.keep_first,
+        stage.decay_negative,
+        len(order),
+        *_measure(stage.overlap),
     )
     kept = replace(rows.take(keep), scores=scores, pool=rows)
     return kept if stage.max_detections is None else _keep(Keep(top=stage.max_detections), kept, videos)
@@ -113,16 +116,21 @@ def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
 def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
     if stage.weights != "scores" and stage.weights not in rows.columns:
         raise ValueError(f"`Fuse.weights` must be 'scores' or one of {sorted(rows.columns)}, got {stage.weights!r}")
+    weights = rows.scores
+    if stage.weights != "scores":
+        weights = _checks.as_values(rows.columns[stage.weights], len(weights), f"columns[{stage.weights!r}]")
     order, offsets = _ordered(rows, stage.per_class, stage.ties)
     fused, _ = fusion.fuse_groups(
         rows.segments,
         rows.scores,
-        rows.scores if stage.weights == "scores" else rows.columns[stage.weights],
+        weights,
         order,
         offsets,
-        overlap=(stage.threshold, False, *_measure(stage.overlap)),
+        overlap=(stage.threshold, stage.inclusive, *_measure(stage.overlap)),
         temperature=stage.temperature,
         distribution=stage.distribution,
+        dof=stage.dof,
+        fit=stage.scale == "fit",
         signed_denominator=stage.signed_denominator,
     )
     columns = {
@@ -179,19 +187,35 @@ def _seconds(stage: Seconds, rows: Rows, videos: Sequence[Video]) -> Rows:
         for video in videos:
             if needed and getattr(video, name) is None:
                 raise about(video, ValueError(f"`{name}` is needed: the pipeline converts to seconds"))
-    seconds = rows.segments * np.array([video.seconds_per_snippet for video in videos])[rows.video][:, None]
-    for index, video in enumerate(videos):
-        if video.warp is not None:
-            mine = rows.video == index
-            seconds[mine] = segments_to_seconds(seconds[mine], 1.0, warp=video.warp)
-    if stage.clamp:
-        seconds = np.clip(seconds, 0.0, np.array([video.duration for video in videos])[rows.video][:, None])
-    return replace(rows, segments=seconds, unit="second", pool=None)
+    steps = np.array([video.seconds_per_snippet for video in videos])[rows.video]
+
+    def converted(segments: Float) -> Float:
+        seconds = segments * steps[:, None]
+        for index, video in enumerate(videos):
+            if video.warp is not None:
+                mine = rows.video == index
+                seconds[mine] = segments_to_seconds(seconds[mine], 1.0, warp=video.warp)
+        if stage.clamp:
+            seconds = np.clip(seconds, 0.0, np.array([video.duration for video in videos])[rows.video][:, None])
+        return seconds
+
+    columns = dict(rows.columns)
+    if "pick" in columns:
+        columns["pick"] = converted(columns["pick"])
+    for name in ("start_std", "end_std"):  # a spread goes through no warp
+        if name in columns:
+            columns[name] = columns[name] * steps
+    return replace(rows, segments=converted(rows.segments), columns=columns, unit="second")
 
 
 def _expand(stage: Expand, rows: Rows, videos: Sequence[Video]) -> Rows:
     grow = 0.5 * stage.ratio * (rows.segments[:, 1] - rows.segments[:, 0])
-    ends = [video.num_snippets if rows.unit == "snippet" else video.duration or np.inf for video in videos]
+    lengths = {
+        "snippet": [video.num_snippets if video.maps else np.inf for video in videos],
+        "second": [video.duration or np.inf for video in videos],
+        "relative": [1.0] * len(videos),
+    }
+    ends = lengths[rows.unit]
     grown = np.column_stack([rows.segments[:, 0] - grow, rows.segments[:, 1] + grow])
     return replace(rows, segments=np.clip(grown, 0.0, np.array(ends, np.float64)[rows.video][:, None]))
 

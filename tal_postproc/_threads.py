@@ -19,7 +19,8 @@ from . import _checks
 A = TypeVar("A")
 B = TypeVar("B")
 
-CHUNK = 32  # videos per task: milliseconds of work, where handing a task over costs some 0.05 ms
+CHUNK = 32  # items per task at most: milliseconds of work, where handing a task over costs some 0.05 ms
+BUDGET = 1 << 23  # bytes per task, by what the caller says an item weighs
 
 
 def default_threads() -> int:
@@ -29,23 +30,54 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ordered_map(function: Callable[[list[A]], list[B]], items: Iterable[A], num_threads: int | None) -> Iterator[B]:
-    """The results of `function`, which takes a list of items, in order; a few chunks of items are in memory."""
+def ordered_map(
+    function: Callable[[list[A]], list[B]], items: Iterable[A], num_threads: int | None, weigh: Callable[[A], int]
+) -> Iterator[B]:
+    """The results of `function`, which takes a list of items, in order; two tasks per thread are in memory."""
     threads = default_threads() if num_threads is None else _checks.as_count(num_threads, "num_threads", at_least=1)
-    source = iter(items)
-    chunks = iter(lambda: list(islice(source, CHUNK)), [])
-    parts = map(function, chunks) if threads == 1 else _over_threads(function, chunks, threads)
+    tasks = _tasks(items, weigh)
+    parts = map(function, tasks) if threads == 1 else _over_threads(function, tasks, threads)
     return (result for part in parts for result in part)
+
+
+def _tasks(items: Iterable[A], weigh: Callable[[A], int]) -> Iterator[list[A]]:
+    """Items in lists of a size worth a task; what a broken source gave before it broke still makes one."""
+    task: list[A] = []
+    weight = 0
+    try:
+        for item in items:
+            task.append(item)
+            weight += weigh(item)
+            if len(task) == CHUNK or weight >= BUDGET:
+                yield task
+                task, weight = [], 0
+    except Exception:
+        if task:
+            yield task
+        raise
+    if task:
+        yield task
 
 
 def _over_threads(function: Callable[[A], B], items: Iterator[A], threads: int) -> Iterator[B]:
     waiting: deque[Future[B]] = deque()
+    broken: list[Exception] = []  # what the source raised: told after the results of what it gave before
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tal_postproc")
+
+    def submit(count: int) -> None:
+        try:
+            if not broken:
+                waiting.extend(pool.submit(function, item) for item in islice(items, count))
+        except Exception as error:
+            broken.append(error)
+
     try:
-        waiting.extend(pool.submit(function, item) for item in islice(items, 2 * threads))
+        submit(2 * threads)
         while waiting:
             done = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+            submit(1)
             yield done
+        if broken:
+            raise broken[0]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

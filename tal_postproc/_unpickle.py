@@ -22,6 +22,7 @@ from .types import FormatError
 MAX_BYTES = 16 << 20  # the annotations of ActivityNet need less than 1 MiB
 MAX_OPCODES = 2_000_000  # about 2 s of scanning; THUMOS14 has 45,000
 MAX_DEPTH = 16  # array -> instances -> [start, end] -> number is 4
+ITEM_BYTES = 64  # text or numbers that count as one item; names of classes are shorter, so a folder may share them
 
 # no dicts and sets (hashing deep tuples overflows the C stack), no objects, no persistent ids, no buffers
 _OPCODES = frozenset(
@@ -74,6 +75,15 @@ class _Dtype:
         return np.dtype(state[1] + code)
 
 
+class _Bytes:
+    """Stands for bytes that are spelt as text; one text may be spelt out many times, so this is left for later."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 _NDARRAY = object()  # what the name numpy.ndarray leads to
 
 
@@ -95,11 +105,11 @@ def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Dtype:
     return _Dtype(code)
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(text: Any, encoding: Any) -> _Bytes:
     """How protocols below 3 spell bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise FormatError("an encoding other than latin1")
-    return text.encode("latin1")
+    return _Bytes(text)
 
 
 def _empty_bytes() -> bytes:
@@ -155,10 +165,11 @@ class _Copier:
     def __init__(self, budget: int) -> None:
         self.left = budget
 
-    def spend(self, count: int) -> None:
-        self.left -= count
+    def spend(self, count: int, size: int = 0) -> None:
+        """Pay for `count` items that take `size` bytes, before they are made."""
+        self.left -= max(count, size // ITEM_BYTES)
         if self.left < 0:
-            raise FormatError("more items than the file has bytes")
+            raise FormatError(f"more items than the file has bytes (each {ITEM_BYTES} bytes count as an item)")
 
     def copy(self, value: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH:
@@ -168,15 +179,24 @@ class _Copier:
             return [self.copy(item, depth + 1) for item in value]
         if isinstance(value, _Array):
             return self.copy_array(value, depth)
+        if isinstance(value, (str, bytes)):
+            self.spend(0, len(value))
+            return value
+        if isinstance(value, _Bytes):
+            self.spend(0, len(value.text))
+            return value.text.encode("latin1")
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise FormatError("an integer of more than 64 bits")
-        if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        if value is None or isinstance(value, (bool, int, float)):
             return value
         raise FormatError("something that is no number, text, list or array")
 
     def copy_array(self, array: _Array, depth: int = 0) -> Any:
         shape, dtype, fortran, data = array_parts(array)
-        self.spend(math.prod(max(length, 1) for length in shape))
+        if isinstance(data, _Bytes):
+            data = data.text
+        size = len(data) if isinstance(data, (str, bytes, bytearray)) else 0
+        self.spend(math.prod(max(length, 1) for length in shape), size)
         count = math.prod(shape)
         if dtype.is_object:
             if not isinstance(data, list) or len(data) != count:
@@ -188,7 +208,7 @@ class _Copier:
             return _nested([self.copy(item, depth + 1) for item in data], shape)
         kind = dtype.resolve()
         if isinstance(data, str):
-            data = data.encode("latin1")  # Python 2 wrote bytes as str
+            data = data.encode("latin1")  # Python 2 wrote bytes as str, protocols below 3 spell them so
         if not isinstance(data, (bytes, bytearray)) or len(data) != count * kind.itemsize:
             raise FormatError(f"shape {shape} of {kind} does not fit its data")
         flat = np.frombuffer(data, kind)
@@ -225,7 +245,8 @@ def load_object_array(data: bytes, shape: tuple[int, ...], name: str) -> list[An
 
     `shape` is what the header of the file promised, `name` begins the message of the `FormatError` that anything
     unexpected ends in.  Nothing is called, imported or allocated at the wish of the file: its names lead to stand-ins,
-    and it cannot yield more items than it has bytes.  Takes about 1 us per opcode.
+    and it cannot yield more items than it has bytes, where each 64 bytes of text count as an item however often the file
+    refers to them.  Takes about 1 us per opcode.
     """
     try:
         _scan(data)

@@ -6,12 +6,14 @@ A user's mistake ends with exit code 2 and one line; progress bars show on a ter
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -74,6 +76,8 @@ def _read_truth(path: str, subset: str | None) -> Annotations:
 def demo(args: argparse.Namespace) -> None:
     """NMS, soft-NMS and the four fusions on the same proposals, side by side."""
     videos, truth, what = _demo_videos(args)
+    if not len(videos):
+        raise ValueError("the demo needs at least 1 video, got 0")
     pipeline = replace(presets.get(DEMO_PRESET), stages=(), num_classes=None, background="none")
     started = time.perf_counter()
     found = list(PostProcessor(pipeline).process(videos, args.threads, progress=True))
@@ -111,6 +115,8 @@ def _demo_videos(args: argparse.Namespace) -> tuple[Sequence[Video], Annotations
     from . import synthetic
 
     if args.annotations is None:
+        if args.subset is not None:
+            raise ValueError(f"--subset {args.subset} needs --annotations")
         data = synthetic.make_videos(args.videos, args.seed)
         return data.videos, data.annotations, f"synthetic data, seed {args.seed}"
     truth = _read_truth(args.annotations, args.subset)
@@ -146,10 +152,8 @@ def detect(args: argparse.Namespace) -> None:
     process = PostProcessor.from_preset(args.preset, **changes)
     videos = [_prepared(video, renamed) for video in data]
     started = time.perf_counter()
-    found = [
-        part if part.unit == "second" else part.to_seconds(_step(video))
-        for video, part in zip(videos, process.process(videos, args.threads, progress=True))
-    ]
+    parts = list(process.process(videos, args.threads, progress=True))
+    found = [part if part.unit == "second" else part.to_seconds(_step(video)) for video, part in zip(videos, parts)]
     detections = Segments.concatenate(found)
     highest = int(detections.labels.max(initial=-1)) + 1
     classes = list(data.classes) or [f"class{k}" for k in range(highest)]
@@ -238,8 +242,15 @@ def _left(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 # -------------------------------------------------------------------------------------------------------------- parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tal-postproc",
         description="Post-processing for weakly supervised temporal action localization.",
     )
@@ -329,8 +340,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         try:
             args.function(args)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             return 130
+        except BrokenPipeError:  # the reader, head say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except (ValueError, OSError, MissingExtraError) as error:
             text = " ".join(str(error).split())
             print(f"tal-postproc {args.command}: error: {text}", file=sys.stderr)

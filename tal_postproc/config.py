@@ -64,11 +64,38 @@ class Settings:
             raise ValueError(f"`values` must describe {cls.__name__}, got {type(made).__name__}")
         return made
 
-    def _choose(self, name: str, *choices: str) -> None:
-        _checks.as_choice(getattr(self, name), f"{type(self).__name__}.{name}", choices)
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(getattr(self, f.name), list):
+                object.__setattr__(self, f.name, _made(getattr(self, f.name)))
+        self._check()
 
-    def _number(self, name: str, **bounds: float) -> None:
-        value = _checks.as_number(getattr(self, name), f"{type(self).__name__}.{name}", **bounds)
+    def _check(self) -> None:
+        """Raise for a value that cannot work; called once, with lists made tuples."""
+
+    def _name(self, name: str) -> str:
+        return f"{type(self).__name__}.{name}"
+
+    def _choose(self, name: str, *choices: str) -> None:
+        _checks.as_choice(getattr(self, name), self._name(name), choices)
+
+    def _number(self, name: str, **bounds: float | None) -> None:
+        if getattr(self, name) is not None:
+            object.__setattr__(self, name, _checks.as_number(getattr(self, name), self._name(name), **bounds))
+
+    def _count(self, name: str, at_least: int = 0) -> None:
+        if getattr(self, name) is not None:
+            object.__setattr__(self, name, _checks.as_count(getattr(self, name), self._name(name), at_least=at_least))
+
+    def _kind(self, name: str, *kinds: type) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, kinds):
+            names = ", ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"`{self._name(name)}` must be one of {names}, got {value!r}")
+
+    def _threshold(self, inclusive: bool) -> None:
+        name = "threshold"
+        value = _checks.as_tiou_threshold(getattr(self, name), self._name(name), inclusive=inclusive)
         object.__setattr__(self, name, value)
 
 
@@ -109,10 +136,16 @@ class Signal(Settings):
     normalize: Literal["none", "minmax", "minmax_relu"] = "none"
     clip: bool = False
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("normalize", "none", "minmax", "minmax_relu")
-        if not self.mix:
-            raise ValueError("Signal.mix must name at least one map")
+        pairs = self.mix if isinstance(self.mix, tuple) else ()
+        if not pairs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise ValueError(f"`Signal.mix` must hold at least one pair (map, weight), got {self.mix!r}")
+        names = [name for name, _ in pairs]
+        if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+            raise ValueError(f"`Signal.mix` must name every map once, got {names!r}")
+        weights = [_checks.as_number(weight, f"Signal.mix[{name!r}]") for name, weight in pairs]
+        object.__setattr__(self, "mix", tuple(zip(names, weights)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +162,7 @@ class Margin(Settings):
     layout: Literal["symmetric", "oic_a", "oic_b"] = "symmetric"
     denominator: Literal["pooled", "fixed"] = "pooled"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("layout", "symmetric", "oic_a", "oic_b")
         self._choose("denominator", "pooled", "fixed")
         self._number("scale", at_least=0.0)
@@ -153,8 +186,10 @@ class Score(Settings):
     constant: float = 0.0
     scale: float = 1.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("inner", "mean", "max", "none")
+        self._kind("margin", Margin, type(None))
+        self._kind("signal", Signal, type(None))
         for name in ("outer_weight", "video_weight", "constant", "scale"):
             self._number(name)
 
@@ -180,14 +215,23 @@ class Bank(Settings):
     extend_end: int = 0
     skip_lone_first: bool = False
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("relative", "absolute", "times_mean", "below_max")
         values = _checks.as_threshold_list(self.thresholds, "Bank.thresholds")
         object.__setattr__(self, "thresholds", tuple(values.tolist()))
-        _checks.as_count(self.upsample, "Bank.upsample", at_least=1)
-        _checks.as_count(self.min_length, "Bank.min_length", at_least=1)
-        if self.extend_end not in (-1, 0, 1):
-            raise ValueError(f"`Bank.extend_end` must be -1, 0 or 1, got {self.extend_end!r}")
+        self._kind("signal", Signal)
+        self._kind("score", Score)
+        self._count("upsample", at_least=1)
+        self._count("min_length", at_least=1)
+        _checks.as_extension(self.extend_end, "Bank.extend_end")
+        other = self.score.signal
+        if self.score.zero_below and other is not None and other != self.signal:
+            plain = all(signal.normalize == "none" and not signal.clip for signal in (self.signal, other))
+            if len(self.signal.mix) != 1 or self.signal.mix[0][1] != 1.0 or not plain:
+                raise ValueError(
+                    "`Score.zero_below` with a signal of its own needs a bank on one map of weight 1, and both signals "
+                    f"as they are, got {self.signal!r} and {other!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +242,8 @@ class TopKMean(Settings):
     ratio: int
     softmax: bool = True
 
-    def __post_init__(self) -> None:
-        _checks.as_count(self.ratio, "TopKMean.ratio", at_least=1)
+    def _check(self) -> None:
+        self._count("ratio", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +254,7 @@ class Classes(Settings):
     inclusive: bool = True
     fallback: Literal["none", "argmax"] = "none"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._number("threshold")
         self._choose("fallback", "none", "argmax")
 
@@ -226,7 +270,7 @@ class Overlap(Settings):
     length_offset: float = 0.0
     area_eps: float = 0.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("kind", "iou", "candidate")
         self._number("length_offset", at_least=0.0)
         self._number("area_eps", at_least=0.0)
@@ -242,16 +286,15 @@ class Nms(Settings):
     ties: Literal["first", "last"] = "first"
     per_class: bool = True
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("ties", "first", "last")
-        self._number("threshold", at_least=0.0)
-        if self.inclusive and self.threshold == 0.0:
-            raise ValueError("`Nms.threshold` must be above 0 with inclusive=True, or everything is suppressed; got 0")
+        self._kind("overlap", Overlap)
+        self._threshold(self.inclusive)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftNms(Settings):
-    """Decaying suppression (`tal_postproc.soft_nms`)."""
+    """Decaying suppression (`tal_postproc.soft_nms`); `max_detections` keeps the best per video, after all picks."""
 
     method: Literal["linear", "gaussian", "gated", "improved"] = "gaussian"
     sigma: float = 0.5
@@ -259,13 +302,18 @@ class SoftNms(Settings):
     gate: tuple[float, float] | None = None
     overlap: Overlap = Overlap()
     min_score: float | None = None
+    keep_first: bool = False
     decay_negative: bool = False
     max_detections: int | None = None
     per_class: bool = True
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("method", "linear", "gaussian", "gated", "improved")
+        self._kind("overlap", Overlap)
         self._number("sigma", above=0.0)
+        self._number("min_score")
+        self._count("max_detections")
+        _checks.as_decay_start(self.method, self.threshold, self.gate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,15 +325,27 @@ class Fuse(Settings):
     distribution: Literal["gaussian", "exponential", "student_t", "uniform"] = "gaussian"
     weights: str = "scores"
     overlap: Overlap = Overlap()
+    inclusive: bool = False
+    dof: float = 4.0
+    scale: Literal["std", "fit"] = "std"
     signed_denominator: bool = False
     ties: Literal["first", "last"] = "first"
     per_class: bool = True
 
-    def __post_init__(self) -> None:
-        self._number("threshold", at_least=0.0)
+    def _check(self) -> None:
+        self._kind("overlap", Overlap)
+        self._kind("weights", str)
+        self._threshold(self.inclusive)
         self._number("temperature", above=0.0)
         self._choose("ties", "first", "last")
         self._choose("distribution", "gaussian", "exponential", "student_t", "uniform")
+        self._choose("scale", "std", "fit")
+        self._number("dof", at_least=1.0 if self.scale == "fit" else None, above=0.0)
+        if self.signed_denominator and self.distribution != "gaussian":
+            raise ValueError(
+                "`Fuse.signed_denominator` is a habit of the gaussian fusion, set it to False; "
+                f"got distribution {self.distribution!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,8 +356,8 @@ class Vote(Settings):
     times_iou: bool = False
     per_class: bool = True
 
-    def __post_init__(self) -> None:
-        self._number("threshold", above=0.0)
+    def _check(self) -> None:
+        self._threshold(True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +371,12 @@ class Keep(Settings):
     cumulative: float | None = None
     per: Literal["video", "class"] = "video"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("per", "video", "class")
+        self._number("min_score")
+        self._number("min_length")
+        self._count("top")
+        self._number("cumulative", at_least=0.0, at_most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +392,7 @@ class Expand(Settings):
 
     ratio: float
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._number("ratio", at_least=0.0)
 
 
@@ -338,6 +402,10 @@ class Round(Settings):
 
     segments: int
     scores: int
+
+    def _check(self) -> None:
+        self._count("segments")
+        self._count("scores")
 
 
 Stage = Nms | SoftNms | Fuse | Vote | Keep | Seconds | Expand | Round
@@ -362,14 +430,17 @@ class Pipeline(Settings):
     protocol: str = "activitynet"
     provenance: str = ""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._choose("background", "none", "first", "last")
+        self._kind("classes", Classes, type(None))
+        self._kind("video_scores", TopKMean, type(None))
+        self._kind("protocol", str)
+        self._count("num_classes", at_least=1)
         for name, kinds in (("banks", (Bank,)), ("stages", _STAGES)):
+            self._kind(name, tuple)
             for item in getattr(self, name):
                 if not isinstance(item, kinds):
                     raise TypeError(f"`Pipeline.{name}` must hold {', '.join(k.__name__ for k in kinds)}, got {item!r}")
-        if self.num_classes is not None:
-            _checks.as_count(self.num_classes, "Pipeline.num_classes", at_least=1)
         if sum(isinstance(stage, Seconds) for stage in self.stages) > 1:
             raise ValueError("`Pipeline.stages` must convert to seconds at most once")
 

@@ -152,7 +152,7 @@ def fuse_segments(
         weights,
         order,
         offsets,
-        overlap=(threshold, bool(inclusive), *how),
+        overlap=(threshold, _checks.as_flag(inclusive, "inclusive"), *how),
         temperature=temperature,
         distribution=distribution,
         dof=dof,

@@ -108,15 +108,19 @@ class PostProcessor:
     ) -> Iterator[Segments]:
         """Detections of many videos, one `Segments` each, in order.
 
-        `videos` may be any iterable; a few chunks of it are in memory at a time.  The result is the same, byte for
-        byte, for every number of threads.  Default: all cores, one inside a worker process.  `progress` shows a bar
-        on a terminal and nothing in a pipe.
+        `videos` may be any iterable; at most 64 videos, or 16 MiB of maps, are read ahead per thread.  The result is
+        the same, byte for byte, for every number of threads.  Default: all cores, one inside a worker process.
+        `progress` shows a bar on a terminal and nothing in a pipe.  What a bad video raises comes after the results
+        of those before it.
 
         >>> clips = [Video("a", {"cas": np.eye(4)}), Video("b", {"cas": np.ones((4, 2))})]
         >>> [len(found) for found in PostProcessor.from_preset("rskp", classes=None).process(clips)]
         [0, 2]
         """
-        results = _threads.ordered_map(self._detect, videos, num_threads)
+        if isinstance(videos, Video) or not isinstance(videos, Iterable):
+            raise TypeError(f"`videos` must be an iterable of Video, got {type(videos).__name__}")
+        parts = _threads.ordered_map(self._detect_each, videos, num_threads, _weight)
+        results = (_result(part) for part in parts)
         if not progress:
             return results
         from tqdm import tqdm
@@ -126,18 +130,33 @@ class PostProcessor:
 
     # ------------------------------------------------------------------------------------- a few videos, step by step
 
+    def _detect_each(self, videos: Sequence[Video]) -> list[Segments | Exception]:
+        """Detections of a few videos; after a bad one comes its error, and nothing more."""
+        try:
+            return list(self._detect(videos))
+        except (ValueError, TypeError):
+            found: list[Segments | Exception] = []
+            for video in videos:
+                try:
+                    found += self._detect([video])
+                except (ValueError, TypeError) as error:
+                    return [*found, error]
+            raise
+
     def _detect(self, videos: Sequence[Video]) -> list[Segments]:
         """Detections of a few videos at once: the work per call is shared, the results do not depend on the company."""
-        given = [video for video in videos if video.proposals is not None]
-        if given and len(given) < len(videos):
+        kinds = [_kind(video) for video in videos]
+        if any(kind != kinds[0] for kind in kinds):
             return [found for video in videos for found in self._detect([video])]
-        rows = _given(videos) if given else self._propose(videos)
+        rows = self._propose(videos) if kinds[0] is None else _given(videos)
         for stage in self.pipeline.stages:
             rows = _stages.apply(stage, rows, videos)
         return rows.split(videos)
 
     def _propose(self, videos: Sequence[Video]) -> Rows:
         """Scored proposals of every bank: by video, by class, then by bank, then as the bank found them."""
+        if not self.pipeline.banks:
+            raise about(videos[0], ValueError("`proposals` are needed: the pipeline has no banks that could make them"))
         batch = Batch(videos, self.pipeline, self._map_names)
         found = [self._score_bank(number, bank, batch) for number, bank in enumerate(self.pipeline.banks)]
         if len(found) == 1:
@@ -166,7 +185,7 @@ class PostProcessor:
             skip_lone_first=bank.skip_lone_first,
         )
         row = runs.row
-        if own.shared and len(own.row) > len(own.columns.offsets) - 1:  # the same runs for every class of a video
+        if len(own.row) > len(own.columns.offsets) - 1:  # a (T,) map: the same runs for every class of a video
             row, which = _repeated(runs.row, own.row)
             chosen: list[Any] = [column[which] for column in runs]
             runs = Runs(*chosen)
@@ -208,20 +227,39 @@ def _repeated(rising: Int, wanted: Int) -> tuple[Int, Int]:
     return number, np.arange(len(number)) - (start - first)[number]
 
 
+def _weight(video: Video) -> int:
+    """Bytes of the maps; what is no video is refused later."""
+    return sum(array.nbytes for array in video.maps.values()) if isinstance(video, Video) else 0
+
+
+def _result(found: Segments | Exception) -> Segments:
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _kind(video: Video) -> tuple[Any, ...] | None:
+    """What given proposals must share to be worked on together; None for a video without."""
+    if not isinstance(video, Video):
+        raise TypeError(f"`videos` must hold Video, got {type(video).__name__}")
+    given = video.proposals
+    if given is None:
+        return None
+    if given.num_videos != 1:
+        raise about(video, ValueError(f"`proposals` must be of one video, got {given.num_videos}"))
+    return given.unit, [(name, column.dtype, column.shape[1:]) for name, column in given.columns.items()]
+
+
 def _given(videos: Sequence[Video]) -> Rows:
     """The proposals that the videos bring."""
-    parts = [cast(Segments, video.proposals) for video in videos]
-    for video, part in zip(videos, parts):
-        if part.num_videos != 1:
-            raise about(video, ValueError(f"`proposals` must be of one video, got {part.num_videos}"))
-    rows = Segments.concatenate(part.replace(video_ids=()) for part in parts)
-    index = rows.video_index
-    group = index * (int(rows.labels.max(initial=0)) + 1) + rows.labels
-    return Rows(rows.segments, rows.labels, rows.scores, index, group, dict(rows.columns), rows.unit)
+    rows = Segments.concatenate(cast(Segments, video.proposals).replace(video_ids=()) for video in videos)
+    classes, compact = np.unique(rows.labels, return_inverse=True)
+    group = rows.video_index * len(classes) + compact
+    return Rows(rows.segments, rows.labels, rows.scores, rows.video_index, group, dict(rows.columns), rows.unit)
 
 
 def warm_up() -> None:
-    """Compile every kernel now, or load it from numba's cache: a few seconds that the first calls then do not take.
+    """Compile every kernel now, or load it from numba's cache: several seconds that the first calls then do not take.
 
     >>> warm_up()
     """
@@ -237,8 +275,9 @@ def warm_up() -> None:
     segments, scores = found.segments, found.scores
     suppression.soft_nms(segments, scores)
     suppression.segment_voting(segments, segments, scores, tiou_threshold=0.5)
-    fusion.fuse_segments(segments, scores, tiou_threshold=0.5, temperature=0.1)
+    for distribution in ("gaussian", "exponential", "student_t"):
+        fusion.fuse_segments(segments, scores, tiou_threshold=0.5, temperature=0.1, distribution=distribution)
     fusion.weighted_segment_fusion([segments], [scores], [found.labels])
     overlap.tiou_matrix(segments, segments)
-    mean_average_precision(found, found)
+    mean_average_precision(found, found, protocol="actionformer")
     average_recall(found, found)

@@ -256,22 +256,21 @@ def extract_proposals(
     _checks.as_choice(normalize, "normalize", ("none", "minmax", "minmax_relu"))
     factor = _checks.as_count(upsample, "upsample", at_least=1)
     shortest = _checks.as_count(min_length, "min_length", at_least=1)
-    if extend_end not in (-1, 0, 1):
-        raise ValueError(f"`extend_end` must be -1, 0 or 1, got {extend_end!r}")
+    extension = _checks.as_extension(extend_end)
     labels = np.arange(array.shape[1])
     if classes is not None:
         chosen = _checks.as_integers(classes, None, "classes")
         labels = _checks.as_labels(chosen, len(chosen), "classes", num_classes=array.shape[1])
     columns = Columns.stacked([_checks.as_columns(array, labels, "tcam")])
-    columns = upsampled(normalized(columns, normalize, bool(clip)), factor)
+    columns = upsampled(normalized(columns, normalize, _checks.as_flag(clip, "clip")), factor)
     runs = runs_above(
         columns,
         values,
         relative=relative,
-        inclusive=bool(inclusive),
-        positive=bool(positive),
+        inclusive=_checks.as_flag(inclusive, "inclusive"),
+        positive=_checks.as_flag(positive, "positive"),
         min_length=shortest,
-        skip_lone_first=bool(skip_lone_first),
+        skip_lone_first=_checks.as_flag(skip_lone_first, "skip_lone_first"),
     )
     inner, _ = contrast(
         columns,
@@ -283,7 +282,7 @@ def extract_proposals(
         denominator="pooled",
         outer_weight=0.0,
     )
-    segments = np.column_stack([runs.start, runs.stop + extend_end]) / factor
+    segments = np.column_stack([runs.start, runs.stop + extension]) / factor
     return Segments(segments, labels[runs.row], inner, columns={"inner": inner, "threshold": runs.threshold})
 
 
@@ -381,7 +380,7 @@ def oic_scores(
             raise ValueError(f"`labels` is needed to choose among the {array.shape[1]} columns of `tcam`")
         labels = np.zeros(len(rows), np.int64)
     column = _checks.as_labels(labels, len(rows), num_classes=array.shape[1])
-    start, stop = rows[:, 0].copy(), rows[:, 1] - extend_end
+    start, stop = rows[:, 0].copy(), rows[:, 1] - _checks.as_extension(extend_end)
     bad = (start < 0.0) | (stop > len(array)) | (stop < start)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
@@ -406,7 +405,7 @@ def oic_scores(
         outer_weight=_checks.as_number(outer_weight, "outer_weight"),
         rest=None if zero_below is None else np.zeros_like(full.values),
         own_weight=0.0 if zero_below is None else 1.0,
-        inclusive=bool(inclusive),
+        inclusive=_checks.as_flag(inclusive, "inclusive"),
     )
     if weight != 0.0:
         if video_scores is None:
@@ -446,9 +445,7 @@ def segments_to_seconds(
     """
     seconds = _checks.as_segments(segments) * _checks.as_number(seconds_per_snippet, "seconds_per_snippet", above=0.0)
     if warp is not None:
-        knots = _checks.as_values(warp[0], None, "warp[0]", per="knot")
-        times = _checks.as_values(warp[1], len(knots), "warp[1]", per="knot")
-        seconds = np.interp(seconds, knots, times)
+        seconds = np.interp(seconds, *_checks.as_warp(warp))
     if duration is not None:
         seconds = np.clip(seconds, 0.0, _checks.as_number(duration, "duration", at_least=0.0))
     return seconds

@@ -88,7 +88,7 @@ def nms(
     limit = None if max_detections is None else _checks.as_count(max_detections, "max_detections")
 
     order, offsets = _kernels.score_order(scores, groups)
-    keep, _ = _kernels.nms_groups(segments, order, offsets, threshold, bool(inclusive), *how)
+    keep, _ = _kernels.nms_groups(segments, order, offsets, threshold, _checks.as_flag(inclusive, "inclusive"), *how)
     if len(offsets) > 2:
         keep = keep[np.lexsort((keep, -scores[keep]))]
     return keep[:limit]
@@ -202,7 +202,7 @@ def soft_nms(
     scores = _checks.as_values(scores, len(segments), "scores")
     code = SOFT_METHODS[_checks.as_choice(method, "method", tuple(SOFT_METHODS))]
     sigma = _checks.as_number(sigma, "sigma", above=0.0)
-    threshold, slope = _decay_start(method, tiou_threshold, gate)
+    threshold, slope = _checks.as_decay_start(method, tiou_threshold, gate)
     floor = -np.inf if min_score is None else _checks.as_number(min_score, "min_score")
     limit = len(segments) if max_detections is None else _checks.as_count(max_detections, "max_detections")
     how = _checks.as_overlap(overlap, length_offset, area_eps)
@@ -212,7 +212,7 @@ def soft_nms(
         order = np.argsort(groups, kind="stable")
         offsets = _kernels.group_offsets(groups[order])
 
-    exempt, raises = bool(keep_first), bool(decay_negative)
+    exempt, raises = _checks.as_flag(keep_first, "keep_first"), _checks.as_flag(decay_negative, "decay_negative")
     keep, new_scores, _ = _kernels.soft_nms_groups(
         segments, scores, order, offsets, code, sigma, threshold, slope, floor, exempt, raises, limit, *how
     )
@@ -220,24 +220,6 @@ def soft_nms(
         best = np.lexsort((keep, -new_scores))[:limit]
         keep, new_scores = keep[best], new_scores[best]
     return keep, new_scores
-
-
-def _decay_start(method: str, tiou_threshold: float | None, gate: tuple[float, float] | None) -> tuple[float, float]:
-    """The overlap at which decay starts, and how much later per unit of length; refuses what `method` would ignore."""
-    if method == "linear":
-        if tiou_threshold is None:
-            raise ValueError("`tiou_threshold` must be given for method 'linear'")
-    elif tiou_threshold is not None:
-        raise ValueError(f"`tiou_threshold` is for method 'linear' only, got {tiou_threshold} with method {method!r}")
-    if method in ("gated", "improved"):
-        if gate is None or np.shape(gate) != (2,):
-            raise ValueError(f"`gate` must be a pair (t1, t2) for method {method!r}, got {gate!r}")
-        return _checks.as_number(gate[0], "gate[0]"), _checks.as_number(gate[1], "gate[1]")
-    if gate is not None:
-        raise ValueError(f"`gate` is for methods 'gated' and 'improved' only, got {gate!r} with method {method!r}")
-    if method == "linear":
-        return _checks.as_tiou_threshold(tiou_threshold, inclusive=True), 0.0
-    return 0.0, 0.0
 
 
 def segment_voting(
@@ -312,7 +294,9 @@ def segment_voting(
         order = np.argsort(groups, kind="stable")
         offsets = _kernels.group_offsets(groups[order])
         kept_groups = _find_groups(_checks.as_integers(kept_idxs, len(kept), "kept_idxs"), groups[order], offsets)
-    return _kernels.vote_groups(kept, kept_groups, segments, scores, order, offsets, threshold, bool(times_iou), *how)
+    return _kernels.vote_groups(
+        kept, kept_groups, segments, scores, order, offsets, threshold, _checks.as_flag(times_iou, "times_iou"), *how
+    )
 
 
 def _find_groups(wanted: Int, sorted_idxs: Int, offsets: Int) -> Int:

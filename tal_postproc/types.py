@@ -46,7 +46,11 @@ class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     def __init__(self, package: str, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs {package}, which is not installed: pip install 'tal_postproc[{extra}]'")
+        super().__init__(package, extra, what)  # so that it survives a pickle
+
+    def __str__(self) -> str:
+        package, extra, what = self.args
+        return f"{what} needs {package}, which is not installed: pip install 'tal_postproc[{extra}]'"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +113,8 @@ class Segments:
         if len(set(ids)) != len(ids):
             twice = next(name for name in ids if ids.count(name) > 1)
             raise ValueError(f"`video_ids` must differ, {twice!r} stands {ids.count(twice)} times")
+        if columns is not None and not isinstance(columns, Mapping):
+            raise TypeError(f"`columns` must be a mapping of names to arrays, got {type(columns).__name__}")
         extra: dict[str, NDArray[Any]] = {}
         for name, column in (columns or {}).items():
             extra[name] = np.asarray(column)
@@ -229,7 +235,10 @@ class Segments:
         >>> Segments([[0, 1], [2, 3], [4, 5]]).select(np.array([2, 0])).segments.tolist()
         [[4.0, 5.0], [0.0, 1.0]]
         """
-        index = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows, np.int64)
+        rows = np.asarray(rows)
+        if rows.dtype == bool and rows.shape != (len(self),):
+            raise ValueError(f"`rows` must have one entry per row ({len(self)}), got shape {rows.shape}")
+        index = np.flatnonzero(rows) if rows.dtype == bool else _checks.as_integers(rows, None, "rows")
         video = self.video_index[index]
         if self.num_videos > 1 and (np.diff(video) < 0).any():
             order = np.argsort(video, kind="stable")
@@ -317,6 +326,11 @@ class Video:
     proposals: Segments | None = None
 
     def __post_init__(self) -> None:
+        for name in ("maps", "scores"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(
+                    f"`{name}` must be a mapping of names to arrays, got {type(getattr(self, name)).__name__}"
+                )
         maps: dict[str, NDArray[Any]] = {}
         length: int | None = None
         for name, value in self.maps.items():
@@ -330,11 +344,9 @@ class Video:
             if getattr(self, name) is not None:
                 put(self, name, _checks.as_number(getattr(self, name), name, above=0.0))
         if self.warp is not None:
-            knots = _checks.as_values(self.warp[0], None, "warp[0]", per="knot")
-            times = _checks.as_values(self.warp[1], len(knots), "warp[1]", per="knot")
-            if len(knots) < 2 or (np.diff(knots) < 0).any() or (np.diff(times) < 0).any():
-                raise ValueError(f"`warp` needs at least 2 knots, both rows never decreasing, got {len(knots)} knots")
-            put(self, "warp", (knots, times))
+            put(self, "warp", _checks.as_warp(self.warp))
+        if self.proposals is not None and not isinstance(self.proposals, Segments):
+            raise TypeError(f"`proposals` must be Segments, got {type(self.proposals).__name__}")
 
     @property
     def num_snippets(self) -> int:

@@ -135,6 +135,7 @@ def test_background_and_map_options_reach_the_pipeline(tmp_path, data, capsys):
         (["evaluate", "empty.json", "--annotations", "nothing"], "nothing"),
         (["presets", "nothing"], "`name` must be one of"),
         (["demo", "--videos", "-1"], "`num_videos`"),
+        (["demo", "--videos", "0"], "at least 1 video"),
         (["demo", "--protocol", "coco", "--videos", "2"], "`protocol`"),
     ],
 )
@@ -181,3 +182,26 @@ def test_it_runs_as_a_module():
     assert done.returncode == 2
     assert done.stderr.startswith("tal-postproc presets: error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_mistyped_command_is_one_line_too(capsys):
+    for arguments in (["fly"], ["detect"], ["demo", "--videos", "many"], ["evaluate", "x.json", "--protocoll", "all"]):
+        with pytest.raises(SystemExit, match="2"):
+            run(*arguments)
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert error.startswith("tal-postproc")
+    assert run("demo", "--subset", "test", "--videos", 2) == 2
+    assert "--subset test needs --annotations" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m tal_postproc.cli presets | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("preset")
+    assert done.stderr == ""
+
+
+def test_the_missing_folder_is_named(tcams, tmp_path, capsys):
+    assert run("detect", tcams, "--preset", "rskp", "-o", tmp_path / "nowhere" / "o.json") == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"No such file or directory: '{tmp_path / 'nowhere'}'")

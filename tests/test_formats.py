@@ -851,6 +851,65 @@ def test_references_do_not_multiply():
         read_pickle(wide, (1000,))
 
 
+def stream(*parts: bytes, count: int) -> bytes:
+    """An object array of protocol 2, its items written opcode by opcode."""
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    kind = b"cnumpy\ndtype\nU\x02O8K\x00K\x01\x87R"
+    shape = b"J" + struct.pack("<i", count) + b"\x85"
+    return b"\x80\x02" + empty + b"(K\x01" + shape + kind + b"\x89](" + b"".join(parts) + b"etb."
+
+
+def memo(number: int, payload: bytes, opcode: bytes = b"X") -> bytes:
+    """Text (or bytes, opcode B) that later opcodes refer to as `number`."""
+    return opcode + struct.pack("<I", len(payload)) + payload + b"q" + bytes([number])
+
+
+TEXT_DTYPE = b"cnumpy\ndtype\nU\x06U99999K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x02"
+TEXT_DATA = memo(3, ("x" * 99999).encode("utf-32-le"), b"B")
+SCALAR = b"cnumpy.core.multiarray\nscalar\nq\x01"
+ENCODE = b"c_codecs\nencode\nq\x01"
+LATIN1 = b"h\x01h\x02U\x06latin1\x86R"
+# what is long stands once, followed by 2,000 items that refer to it
+LONG_TEXTS = {
+    "one scalar": (SCALAR + TEXT_DTYPE + TEXT_DATA + b"\x86Rq\x04", b"h\x04"),
+    "one scalar's data": (SCALAR + TEXT_DTYPE + TEXT_DATA + b"\x86R", b"h\x01h\x02h\x03\x86R"),
+    "one text to encode": (ENCODE + memo(2, b"y" * 1_000_000) + b"U\x06latin1\x86R", LATIN1),
+    "one text": (memo(2, b"y" * 1_000_000), b"h\x02"),
+    "some bytes": (memo(2, b"y" * 1_000_000, b"B"), b"h\x02"),
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_references_to_long_text_do_not_multiply(name):
+    first, again = LONG_TEXTS[name]
+    assert len(read_pickle(stream(first, again, count=2), (2,))) == 2
+    data = stream(first, again * 2000, count=2001)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match=r"more items than the file has bytes \(each 64 bytes count as an item\)"):
+            read_pickle(data, (2001,))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000 + 80 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_that_is_encoded_but_not_kept_takes_no_memory():
+    inner = b"](" + ENCODE + memo(2, b"y" * 1_000_000) + b"U\x06latin1\x86R" + LATIN1 * 2000 + b"e"
+    data = stream(inner, count=1)[:-1] + b"b."  # the array is no state of an array
+    tracemalloc.start()
+    with pytest.raises(FormatError):
+        read_pickle(data)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000 + 10 * len(data)
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", ["CleanAndJerk", b"CleanAndJerk", np.str_("CleanAndJerk"), np.bytes_(b"CleanAndJerk")])
+def test_names_may_be_shared_without_end(name, protocol):
+    data = pickle.dumps(object_array([[name] * 20] * 1 + [[name] * 2 for _ in range(5000)]), protocol=protocol)
+    assert read_pickle(data, (5001,))[1:] == [[name.item() if isinstance(name, np.generic) else name] * 2] * 5000
+
+
 def test_a_truncated_or_extended_pickle_is_refused():
     data = objects([[1.0, 2.0]], "text", np.arange(3.0))
     assert read_pickle(data, (3,)) == [[[1.0, 2.0]], "text", [0.0, 1.0, 2.0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -222,12 +224,44 @@ def test_settings_refuse_what_they_do_not_know():
         config.from_dict({"type": "Nsm"})
     with pytest.raises(ValueError, match=r"`name` must be one of 'gaufuse_thumos'.*got 'gaufus'"):
         presets.get("gaufus")
-    with pytest.raises(ValueError, match=r"`Nms.threshold` must be above 0 with inclusive=True"):
+    with pytest.raises(ValueError, match=r"`Nms.threshold` must be above 0 where reaching it is enough"):
         config.Nms(threshold=0.0, inclusive=True)
     with pytest.raises(ValueError, match=r"`Margin.layout` must be one of"):
         config.Margin(layout="oic_c")
     with pytest.raises(TypeError, match=r"`Pipeline.stages` must hold Nms"):
         config.Pipeline(stages=(config.Signal(),))
+    for wrong, error, message in (
+        (lambda: config.Nms(threshold=1.5), ValueError, "`Nms.threshold` must be at most 1, got 1.5"),
+        (lambda: config.Vote(threshold=0.0), ValueError, "`Vote.threshold` must be above 0"),
+        (lambda: config.Keep(top=-1), ValueError, "`Keep.top` must be at least 0, got -1"),
+        (lambda: config.Keep(cumulative=7), ValueError, "`Keep.cumulative` must be at most 1, got 7"),
+        (lambda: config.Keep(min_score=np.nan), ValueError, "`Keep.min_score` must be finite"),
+        (lambda: config.Round(segments=1.5, scores=2), TypeError, "`Round.segments` must be a whole number"),
+        (lambda: config.SoftNms(method="linear"), ValueError, "`tiou_threshold` must be given for method 'linear'"),
+        (lambda: config.SoftNms(gate=(0.5, 0.4)), ValueError, "`gate` is for methods 'gated' and 'improved' only"),
+        (lambda: config.SoftNms(max_detections=-3), ValueError, "`SoftNms.max_detections` must be at least 0"),
+        (lambda: config.Signal(mix=("cas",)), ValueError, "`Signal.mix` must hold at least one pair"),
+        (lambda: config.Signal(mix=(("cas", 1), ("cas", 2))), ValueError, "`Signal.mix` must name every map once"),
+        (lambda: config.Pipeline(classes=0.5), TypeError, "`Pipeline.classes` must be one of Classes, NoneType"),
+        (
+            lambda: config.Fuse(threshold=0.1, temperature=0.1, signed_denominator=True, distribution="uniform"),
+            ValueError,
+            "`Fuse.signed_denominator` is a habit of the gaussian fusion",
+        ),
+        (
+            lambda: config.Bank(
+                thresholds=(0.5,),
+                signal=config.Signal(mix=(("cas", 0.5),)),
+                score=config.Score(zero_below=True, signal=config.Signal()),
+            ),
+            ValueError,
+            "`Score.zero_below` with a signal of its own needs a bank on one map of weight 1",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            wrong()
+    listed = config.Pipeline(banks=[config.Bank(thresholds=[0.5], signal=config.Signal(mix=[("cas", 1)]))])
+    assert listed == config.Pipeline(banks=(config.Bank(thresholds=(0.5,)),))
     with pytest.raises(ValueError, match="at most once"):
         config.Pipeline(stages=(config.Seconds(), config.Seconds()))
     with pytest.raises(TypeError, match=r"`pipeline` must be a config.Pipeline"):
@@ -481,6 +515,34 @@ def test_company_does_not_change_a_result(rng):
     given = Video("given", {}, proposals=Segments([[0, 2], [1, 2]], scores=[0.3, 0.9]))
     mixed = list(PostProcessor(config.Pipeline(stages=(config.Nms(threshold=0.1),))).process([given, given], 1))
     assert [part.segments.tolist() for part in mixed] == [[[1, 2]]] * 2
+    other = [
+        Video("empty", {}, proposals=Segments.empty()),
+        Video("seconds", {}, proposals=Segments([[0, 2]], unit="second", columns={"inner": [0.5]})),
+        Video("far labels", {}, proposals=Segments([[0, 2], [0, 2]], [2**62, 1], [0.1, 0.2])),
+        given,
+    ]
+    suppress = PostProcessor(config.Pipeline(stages=(config.Nms(threshold=0.1),)))
+    for part, video in zip(suppress.process(other, 1), other):
+        alone = suppress(video)
+        assert part.unit == alone.unit
+        assert_array_equal(part.labels, alone.labels)
+    assert [len(part) for part in suppress.process([other[2]] * 3, 1)] == [2, 2, 2]
+    shapes = [(12, 2), (9, 3), (12, 2)]
+    attention = [rng.random(shape if i == 1 else shape[0]) for i, shape in enumerate(shapes)]
+    uneven = [
+        Video(f"u{i}", {"cas": rng.random((shape[0], 3)), "attention": attention[i]}, {"video": np.ones(3)})
+        for i, shape in enumerate(shapes)
+    ]
+    bank = config.Bank(thresholds=(0.3, 0.6), signal=config.Signal(mix=(("attention", 1.0),)))
+    for scored in (
+        config.Score(),
+        config.Score(signal=config.Signal(mix=(("cas", 0.7), ("attention", 0.3))), zero_below=True),
+    ):
+        propose = PostProcessor(config.Pipeline(banks=(replace(bank, score=scored),)))
+        for part, video in zip(propose.process(uneven, 1), uneven):
+            assert_array_equal(part.segments, propose(video).segments)
+            assert_array_equal(part.scores, propose(video).scores)
+            assert len(part) > 3
     both = list(PostProcessor.from_preset("rskp", classes=None).process([given, videos[1]], 1))
     assert both[0].segments.tolist() == [[1, 2]]
     assert len(both[1]) > 0
@@ -525,6 +587,74 @@ def test_streams_are_read_as_they_are_needed(rng):
     assert len(read) <= 5 * CHUNK
     results.close()
     assert len(read) <= 5 * CHUNK
+
+
+def test_what_came_before_a_broken_source_is_not_lost(rng):
+    def stream():
+        yield from many_videos(rng, 3 * CHUNK + 5)
+        raise OSError("the disk is gone")
+
+    for threads in (1, 2):
+        results, found = PostProcessor.from_preset("rskp").process(stream(), num_threads=threads), []
+        with pytest.raises(OSError, match="the disk is gone"):
+            found.extend(results)
+        assert len(found) == 3 * CHUNK + 5
+
+
+def test_a_bad_video_takes_no_good_one_with_it(rng):
+    videos = many_videos(rng, 40)
+    videos[35] = Video("broken", {"cas": np.full((5, 4), np.nan)}, {"video": np.ones(4)})
+    for threads in (1, 2):
+        found = []
+        with pytest.raises(ValueError, match="video 'broken'"):
+            found.extend(PostProcessor.from_preset("rskp").process(videos, num_threads=threads))
+        assert len(found) == 35
+
+
+def test_long_videos_are_read_ahead_by_size():
+    read = []
+
+    def stream():
+        for i in range(100):
+            read.append(i)
+            yield Video(f"v{i}", {"cas": np.zeros((1 << 14, 64), np.float64)}, {"video": np.zeros(64)})  # 8 MiB each
+
+    results = PostProcessor.from_preset("rskp").process(stream(), num_threads=2)
+    next(results)
+    assert len(read) <= 6
+    results.close()
+
+
+def test_closing_a_stream_ends_its_threads(rng):
+    import threading
+
+    results = PostProcessor.from_preset("rskp").process(many_videos(rng, 200), num_threads=2)
+    next(results)
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tal_postproc")]
+
+
+def test_what_is_no_video_is_refused():
+    with pytest.raises(TypeError, match="`videos` must hold Video, got ndarray"):
+        list(PostProcessor.from_preset("rskp").process([TCAM]))
+    with pytest.raises(TypeError, match="`proposals` must be Segments, got list"):
+        Video("v", {}, proposals=[[0, 1]])
+    with pytest.raises(ValueError, match="video 'v': `proposals` are needed: the pipeline has no banks"):
+        PostProcessor(config.Pipeline())(Video("v", {"cas": TCAM}))
+
+
+def test_warm_up_compiles_every_kernel():
+    from numba.core.dispatcher import Dispatcher
+
+    from tal_postproc import _kernels, warm_up
+    from tal_postproc._kernels import matching, segments, sequences
+
+    warm_up()
+    for module in (matching, segments, sequences):
+        for name, kernel in vars(module).items():
+            if isinstance(kernel, Dispatcher) and (not name.startswith("_") or name == "_sorted_rows"):
+                assert kernel.signatures, f"{module.__name__}.{name}"
+    assert _kernels.__doc__
 
 
 def test_an_error_names_the_video_and_stops_the_stream(rng):

@@ -1,1 +1,16 @@
 """The numba kernels: serial, nogil, one signature each.  Arrays in, arrays out; no options as strings, no checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile without the GIL, and keep the result on disk where numba finds a folder that it may write to."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither the package, the home nor NUMBA_CACHE_DIR is writable, as in some containers
+        return njit(nogil=True)(function)

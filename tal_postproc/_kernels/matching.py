@@ -6,13 +6,14 @@ Ground truth lies in groups (one class of one video), sorted by start within eac
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from . import kernel
 
 # How the overlap is rounded; codes of the option `tiou_precision`.
 DOUBLE, STORED_SINGLE, SINGLE = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _tiou(start, end, other_start, other_end, precision, union_floor):
     """Temporal IoU, 0 where both are empty; the sums are in the order of the published evaluators."""
     inter = max(0.0, min(end, other_end) - max(start, other_start))
@@ -28,7 +29,7 @@ def _tiou(start, end, other_start, other_end, precision, union_floor):
     return overlap if precision == DOUBLE else np.float64(np.float32(overlap))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _reach(truth, offsets):
     """The latest end so far within each group: rows before the first reach above a start cannot touch it."""
     reach = truth[:, 1].copy()
@@ -38,7 +39,7 @@ def _reach(truth, offsets):
     return reach
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _first_above(values, low, high, bound):
     """The first row of values[low:high], which never falls, that is above the bound."""
     while low < high:
@@ -50,7 +51,7 @@ def _first_above(values, low, high, bound):
     return low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def match(segments, groups, rows, num_rows, truth, truth_rows, offsets, thresholds, first, precision, union_floor):
     """(num_rows, I) row of the ground truth that every detection takes at every threshold, or -1; -2 where not listed.
 
@@ -96,7 +97,7 @@ def match(segments, groups, rows, num_rows, truth, truth_rows, offsets, threshol
     return matches
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def first_hits(segments, segment_offsets, truth, offsets, thresholds, precision, union_floor):
     """(G, I) rank, within its group, of the first detection that overlaps an instance enough; a huge number for none.
 
@@ -119,7 +120,7 @@ def first_hits(segments, segment_offsets, truth, offsets, thresholds, precision,
     return hits
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def average_precision(hits, offsets, positives, interpolate):
     """(I, K) average precision of hits (N, I), best first within each class; classes are bounded by `offsets`.
 
@@ -150,7 +151,7 @@ def average_precision(hits, offsets, positives, interpolate):
     return result
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def distinct(segments, offsets, tolerance, min_length):
     """(N,) bool: long enough, and not within the tolerance (both ends) of an earlier kept row of the same group."""
     keep = np.zeros(len(segments), np.bool_)

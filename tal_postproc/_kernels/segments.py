@@ -6,8 +6,9 @@ Groups are CSR ranges: group g owns the rows ``order[offsets[g]:offsets[g + 1]]`
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from . import kernel
 
 LINEAR, GAUSSIAN, GATED, IMPROVED = range(4)
 
@@ -31,7 +32,7 @@ def score_order(
     return _sorted_rows(scores, rows, offsets, last_first), offsets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sorted_rows(scores, rows, offsets, last_first):
     """The rows of every group, best score first: a stable merge sort."""
     order, spare = rows.copy(), np.empty(len(rows), np.int64)
@@ -70,7 +71,7 @@ def group_offsets(sorted_idxs: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.flatnonzero(np.diff(sorted_idxs)) + 1, [len(sorted_idxs)]))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _overlap(start, end, other_start, other_end, candidate, length_offset, area_eps):
     """Overlap of a segment with another one, which is the candidate."""
     shared = min(end, other_end) - max(start, other_start) + length_offset
@@ -82,7 +83,7 @@ def _overlap(start, end, other_start, other_end, candidate, length_offset, area_
     return shared / whole if whole > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def overlap_matrix(a, b, candidate, length_offset, area_eps):
     """Overlap of every row of `a` with every row of `b`; the rows of `b` are the candidates."""
     overlaps = np.empty((len(a), len(b)))
@@ -92,7 +93,7 @@ def overlap_matrix(a, b, candidate, length_offset, area_eps):
     return overlaps
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def nms_groups(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps):
     """Rows that survive, group after group in the order given, and the offsets of the groups among them."""
     keep = np.empty(len(order), np.int64)
@@ -118,7 +119,7 @@ def nms_groups(segments, order, offsets, threshold, inclusive, candidate, length
     return keep[:count], kept_offsets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def soft_nms_groups(
     segments,
     scores,
@@ -188,7 +189,7 @@ def soft_nms_groups(
     return keep[:count], new_scores[:count], kept_offsets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def vote_groups(
     kept, kept_groups, segments, scores, order, offsets, threshold, times_overlap, candidate, length_offset, area_eps
 ):
@@ -213,7 +214,7 @@ def vote_groups(
     return voted
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cluster_groups(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps):
     """Greedy clusters around the best row left: members cluster by cluster, head first; both kinds of offsets."""
     n = len(order)
@@ -246,7 +247,7 @@ def cluster_groups(segments, order, offsets, threshold, inclusive, candidate, le
     return members, bounds[: clusters + 1], group_bounds
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def softmax_shares(weights, members, bounds, temperature):
     """Softmax of ``weights / temperature`` within every cluster, in member order; and 1 / sum of squares."""
     shares, effective_size = np.empty(len(members)), np.empty(len(bounds) - 1)
@@ -265,7 +266,7 @@ def softmax_shares(weights, members, bounds, temperature):
     return shares, effective_size
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def weighted_moments(columns, bounds, shares):
     """Weighted mean and standard deviation of every column in every cluster, exact where all its values are equal."""
     mean = np.empty((len(columns), len(bounds) - 1))
@@ -282,7 +283,7 @@ def weighted_moments(columns, bounds, shares):
     return mean, std
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def weighted_medians(values, bounds, shares):
     """Midpoint of the lower and the upper weighted median of every cluster; values rise within a cluster."""
     medians = np.empty(len(bounds) - 1)
@@ -301,7 +302,7 @@ def weighted_medians(values, bounds, shares):
     return medians
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _student_terms(z, g, at):
     """Cross-entropy of a unit Student t at `at`, its slope and its curvature (all without the factor (dof + 1) / 2)."""
     value = slope = curvature = 0.0
@@ -314,7 +315,7 @@ def _student_terms(z, g, at):
     return value, slope, curvature
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _student_bounds(z, g, low, high):
     """Lower bounds of the cross-entropy and of its curvature on an interval, term by term.
 
@@ -330,7 +331,7 @@ def _student_bounds(z, g, low, high):
     return value, curvature
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _student_root(z, g, low, high):
     """The zero of a rising slope between `low` and `high`: Newton, and bisection where Newton leaves the bracket."""
     at = 0.5 * (low + high)
@@ -349,7 +350,7 @@ def _student_root(z, g, low, high):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _student_location(z, g):
     """Global minimum of the cross-entropy over the location, by branch and bound; the leftmost of equally good ones.
 
@@ -383,7 +384,7 @@ def _student_location(z, g):
     return location
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _student_fit(z, g, dof):
     """Location where location and scale are fitted together (EM with expanded parameters), and whether it collapsed."""
     heaviest = 0
@@ -413,7 +414,7 @@ def _student_fit(z, g, dof):
     return location, False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def student_locations(values, bounds, shares, mean, std, dof, fit):
     """Student t location of every cluster, and whether a fitted scale collapsed; values rise within a cluster."""
     locations, degenerate = mean.copy(), np.zeros(len(mean), np.bool_)
@@ -441,7 +442,7 @@ def student_locations(values, bounds, shares, mean, std, dof, fit):
     return locations, degenerate
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def running_clusters(segments, scores, order, offsets, threshold):
     """Weighted boxes fusion in one dimension: every row joins the running mean that it overlaps most, or starts one.
 

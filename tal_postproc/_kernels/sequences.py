@@ -4,7 +4,8 @@ Columns are rows of snippets of any lengths, one after the other: row r is ``val
 """
 
 import numpy as np
-from numba import njit
+
+from . import kernel
 
 SYMMETRIC, OIC_A, OIC_B = 0, 1, 2  # layouts of the outer margin
 MEAN, MAX, NONE = 0, 1, 2  # inner scores
@@ -12,7 +13,7 @@ MEAN, MAX, NONE = 0, 1, 2  # inner scores
 _KNOWN = 512  # powers of shorter lengths are computed once per call
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def upsample(values, offsets, factor):
     """Linear interpolation at i / factor for i < factor * T; the last steps go on along the last slope.
 
@@ -29,7 +30,7 @@ def upsample(values, offsets, factor):
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _passed(value, thresholds, inclusive):
     """How many of the rising thresholds a value passes."""
     num = len(thresholds)
@@ -47,7 +48,7 @@ def _passed(value, thresholds, inclusive):
     return low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_length, skip_lone_first):
     """Runs above every threshold in one sweep per row: O(T log M + runs).
 
@@ -108,7 +109,7 @@ def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_lengt
     return row, slot, start, stop
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _prefix(values, offsets):
     """Sums of the first t values of every row, t = 0 ... T; row r starts at ``offsets[r] + r``."""
     rows = len(offsets) - 1
@@ -122,7 +123,7 @@ def _prefix(values, offsets):
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _area(prefix, values, first, r, x):
     """Integral from 0 to the real number x of the step function whose value on [t, t+1) is the t-th of row r."""
     whole = int(x)
@@ -132,7 +133,7 @@ def _area(prefix, values, first, r, x):
     return area
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _passing(values, first, start, stop, threshold, inclusive):
     """Integral over [start, stop) of the values, from position `first` on, that pass the threshold."""
     total = 0.0
@@ -143,7 +144,7 @@ def _passing(values, first, start, stop, threshold, inclusive):
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def score_runs(
     full,
     rest,
@@ -202,13 +203,14 @@ def score_runs(
             around += _area(outside, rest, first, r, right) - _area(outside, rest, first, r, e)
         else:  # int() cuts towards zero, so the left margin is rounded up and the right one down
             whole_s, whole_e = int(start[i]), int(stop[i])
-            whole_left = max(0, int(start[i] - margin))
+            reach = min(margin, length + 1.0)  # no farther than the row, so that int() cannot overflow
+            whole_left = max(0, int(start[i] - reach))
             if layout == OIC_A:
                 whole_last = whole_begin = whole_e
-                whole_right = min(length - 1, int(stop[i] - 1.0 + margin)) + 1
+                whole_right = min(length - 1, int(stop[i] - 1.0 + reach)) + 1
             else:
                 whole_last, whole_begin = min(whole_e + 1, length), min(whole_e + 1, length)
-                whole_right = min(length - 1, int(stop[i] + margin + 1.0))
+                whole_right = min(length - 1, int(stop[i] + reach + 1.0))
             whole_right = max(whole_begin, whole_right)
             zero = first + r
             within = inside[zero + whole_last] - inside[zero + whole_s]
