@@ -172,6 +172,7 @@ def test_soft_nms_equals_oracle(method, data, rows, how, sigma, min_score, keep_
         )
         found, new_scores = soft_nms(segments, scores, tiou_threshold=own["tiou_threshold"], **common, **how)
         assert_allclose(new_scores, expected_scores, rtol=1e-13, atol=0)
+        assert (found.dtype, new_scores.dtype) == (np.int64, np.float64)
         ties = np.isclose(np.diff(expected_scores), 0, atol=1e-12)  # exp may differ by an ulp where scores tie
         if not ties.any():
             assert_array_equal(found, expected, strict=True)
