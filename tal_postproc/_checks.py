@@ -77,6 +77,17 @@ def as_values(value: ArrayLike, length: int | None, name: str, *, per: str = "se
     return array
 
 
+def as_durations(value: ArrayLike, length: int, name: str = "durations") -> Float:
+    """(V,) float64 of its own, above 0 and finite, or NaN where it is not known."""
+    array = np.array(as_real(value, name), np.float64)
+    if array.shape != (length,):
+        raise ValueError(f"`{name}` must have shape ({length},), one per video, got shape {array.shape}")
+    bad = np.isinf(array) | (array <= 0)
+    if bad.any():
+        _refuse_rows(array, bad, name, "must be finite and above 0, or NaN where it is not known")
+    return array
+
+
 def as_integers(value: ArrayLike, length: int | None, name: str, *, per: str = "segment") -> Int:
     """(N,) int64; floats are taken when they are whole numbers."""
     array = as_real(value, name)

@@ -245,7 +245,7 @@ def load_object_array(data: bytes, shape: tuple[int, ...], name: str) -> list[An
 
     `shape` is what the header of the file promised, `name` begins the message of the `FormatError` that anything
     unexpected ends in.  Nothing is called, imported or allocated at the wish of the file: its names lead to stand-ins,
-    and it cannot yield more items than it has bytes, where each 64 bytes of text count as an item however often the file
+    and it cannot yield more items than it has bytes.  Each 64 bytes of text count as an item, as often as the file
     refers to them.  Takes about 1 us per opcode.
     """
     try:

@@ -394,9 +394,7 @@ class Annotations:
         if len(set(classes)) != len(classes):
             raise ValueError(f"`classes` must differ, got {len(classes)} names of which {len(set(classes))} differ")
         _checks.as_labels(self.segments.labels, len(self.segments), "segments.labels", num_classes=len(classes))
-        durations = np.full(count, np.nan) if self.durations is None else np.array(self.durations, np.float64)
-        if durations.shape != (count,) or np.isinf(durations).any() or (durations <= 0).any():
-            raise ValueError(f"`durations` needs {count} numbers above 0 (NaN: not known), got shape {durations.shape}")
+        durations = _checks.as_durations(np.full(count, np.nan) if self.durations is None else self.durations, count)
         subsets = tuple(map(str, self.subsets)) or ("",) * count
         if len(subsets) != count:
             raise ValueError(f"`subsets` must have one name per video ({count}), got {len(subsets)}")
