@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tal_postproc import PostProcessor, Segments, cli, formats, mean_average_precision, synthetic
+from tal_postproc import Annotations, PostProcessor, Segments, cli, formats, mean_average_precision, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,67 @@ def test_demo_over_real_annotations(tmp_path, tcams, capsys):
     printed = capsys.readouterr().out
     assert "annotations of tcams.npz, TCAMs simulated with seed 0: 6 videos" in printed
     assert "protocol 'actionformer'" in printed
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Detections and ground truth in which every option of `evaluate` moves the mAP."""
+    names, classes = ["a", "b"], ["Diving"]
+    truth = Annotations(
+        Segments([[0, 10], [0, 10]], offsets=[0, 1, 2], unit="second", video_ids=names),
+        classes,
+        [40.0, 40.0],
+        ["test", "validation"],
+        Segments([[20, 30]], offsets=[0, 1, 1], unit="second", video_ids=names),
+    )
+    found = Segments([[0, 9], [21, 29]], scores=[0.5, 0.9], offsets=[0, 2, 2], unit="second", video_ids=names)
+    formats.write_annotations(tmp_path / "truth.json", truth)
+    formats.write_detections(tmp_path / "found.json", found, classes=classes)
+    return "evaluate", tmp_path / "found.json", "--annotations", tmp_path / "truth.json", "--tiou", "0.5"
+
+
+@pytest.mark.parametrize(
+    ("options", "percent", "counts"),
+    [
+        ([], "50.00", "2 instances of 2 videos, 1 ambiguous spans left out"),
+        (["--keep-ambiguous"], "25.00", "2 instances of 2 videos, 0 ambiguous spans left out"),
+        (["--subset", "test"], "100.00", "1 instances of 1 videos, 1 ambiguous spans left out"),
+        (["--subset", "test", "--keep-ambiguous"], "50.00", "1 instances of 1 videos, 0 ambiguous spans left out"),
+        (["--protocol", "wtalc"], "50.00", "2 instances of 2 videos"),
+        (["--protocol", "wtalc", "--snippets-per-second", "0.1"], "0.00", "2 instances of 2 videos"),  # range(0, 0)
+        (["--tiou", "0.95"], "0.00", "2 instances of 2 videos"),
+    ],
+)
+def test_options_of_evaluate_move_the_map(judged, options, percent, counts, capsys):
+    assert run(*judged, *options) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[2].split()[1:] == [percent, percent]
+    assert counts in printed
+
+
+def test_evaluate_names_the_subsets_that_there_are(judged, capsys):
+    assert run(*judged, "--subset", "train") == 2
+    assert "`subset` must be one of ['test', 'validation']" in capsys.readouterr().err
+
+
+def test_demo_draws_by_its_seed(tmp_path, capsys):
+    written = {}
+    for name, seed in (("default", ()), ("zero", ("--seed", 0)), ("seven", ("--seed", 7))):
+        assert run("demo", "--videos", 2, "--threads", 1, "-o", tmp_path / name, *seed) == 0
+        assert f"synthetic data, seed {seed[1] if seed else 0}: 2 videos" in capsys.readouterr().out
+        written[name] = (tmp_path / name / "detections_NMS.json").read_text()
+    assert written["default"] == written["zero"]
+    assert written["seven"] != written["zero"]
+
+
+def test_demo_over_annotations_takes_subset_and_seed(tmp_path, judged, capsys):
+    truth, written = judged[3], set()
+    for seed in (0, 7):
+        options = ("--annotations", truth, "--subset", "validation", "--seed", seed)
+        assert run("demo", *options, "-o", tmp_path / str(seed)) == 0
+        assert f"simulated with seed {seed}: 1 videos, 1 instances" in capsys.readouterr().out
+        written.add((tmp_path / str(seed) / "detections_NMS.json").read_text())
+    assert len(written) == 2
 
 
 def test_presets_are_listed_and_shown(capsys):

@@ -614,6 +614,27 @@ def test_snippet_protocols_convert_seconds():
     assert slow.per_class.tolist() == [[0.5, 0.0]]  # [20, 26] is range(2, 2), and [0, 4] is range(0, 0)
 
 
+@pytest.mark.parametrize("protocol", ["wtalc", "wtalc_interpolated"])
+def test_whole_snippets_survive_seconds(protocol):
+    """29 snippets are 18.56 s, and 18.56 * 25 / 16 is 28.999999999999996, of which int() would make 28."""
+    assert int(29 * 0.64 * 25 / 16) == 28
+    truth = {"video": [0], "labels": [0], "segments": [[0, 29]], "unit": "snippet"}
+    found = changed(truth, scores=[1.0])
+    in_seconds = [changed(table, segments=[[0, 29 * 0.64]], unit="second") for table in (found, truth)]
+    for pair in ((found, truth), tuple(in_seconds), (in_seconds[0], truth), (found, in_seconds[1])):
+        assert mean_average_precision(*pair, protocol=protocol, tiou_thresholds=[1.0]).average == 1.0
+    between = changed(found, segments=[[0, 28.9 * 0.64]], unit="second")  # what does lie between two snippets is cut
+    assert mean_average_precision(between, truth, protocol=protocol, tiou_thresholds=[1.0]).average == 0.0
+
+
+@pytest.mark.parametrize("protocol", ["activitynet_snippet", "wtalc", "wtalc_interpolated"])
+def test_an_overlap_of_one_half_survives_seconds(protocol):
+    """[0, 29] of [0, 58] snippets is exactly 1/2 in seconds, too."""
+    truth = {"video": [0], "labels": [0], "segments": [[0, 58 * 0.64]], "unit": "second"}
+    found = changed(truth, segments=[[0, 29 * 0.64]], scores=[1.0])
+    assert mean_average_precision(found, truth, protocol=protocol, tiou_thresholds=[0.5]).average == 1.0
+
+
 def test_seconds_protocols_want_one_unit():
     in_snippets = changed(FOUND, unit="snippet")
     with pytest.raises(
