@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tal_postproc import PostProcessor, presets, synthetic
+from tal_postproc import PostProcessor, Videos, presets, synthetic
 from tal_postproc.config import Pipeline
 
 from . import common, contenders
@@ -47,7 +47,7 @@ def run(
     return report
 
 
-def _to_map(report: Report, data: synthetic.SyntheticData, repeats: int, slow_repeats: int) -> None:
+def _to_map(report: Report, data: Videos, repeats: int, slow_repeats: int) -> None:
     """TCAMs to the mAP of the paper's table: what a training script runs after every few epochs."""
     job = contenders.ChainJob(data.videos, "rskp")  # whole snippets: int() of a fused boundary may hang on its last bit
     truth = data.ground_truth

@@ -117,11 +117,12 @@ def _demo_videos(args: argparse.Namespace) -> tuple[Sequence[Video], Annotations
     if args.annotations is None:
         if args.subset is not None:
             raise ValueError(f"--subset {args.subset} needs --annotations")
-        data = synthetic.make_videos(args.videos, args.seed)
-        return data.videos, data.annotations, f"synthetic data, seed {args.seed}"
-    truth = _read_truth(args.annotations, args.subset)
+        truth, what = synthetic.make_annotations(args.videos, args.seed), f"synthetic data, seed {args.seed}"
+    else:
+        truth = _read_truth(args.annotations, args.subset)
+        what = f"annotations of {Path(args.annotations).name}, TCAMs simulated with seed {args.seed}"
     videos = synthetic.simulate_tcams(truth.segments, truth.durations, num_classes=len(truth.classes), seed=args.seed)
-    return videos, truth, f"annotations of {Path(args.annotations).name}, TCAMs simulated with seed {args.seed}"
+    return videos, truth, what
 
 
 def _demo_picture(folder: Path, videos: Sequence[Video], detections: dict[str, Segments], truth: Annotations) -> None:

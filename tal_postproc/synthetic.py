@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
 from ._checks import Float, Int
-from .types import Annotations, Segments, Video
+from .types import Annotations, Segments, Video, Videos
 
 Background = Literal["none", "last", "first"]
 
-__all__ = ["Faults", "SyntheticData", "iter_videos", "make_annotations", "make_videos", "simulate_tcams"]
+__all__ = ["Faults", "iter_videos", "make_annotations", "make_videos", "simulate_tcams"]
 
 SECONDS_PER_SNIPPET = 16 / 25  # 16 frames at 25 fps, as in the usual I3D features
 
@@ -119,27 +119,6 @@ class Faults:
         0.0
         """
         return cls(**{field.name: 0.0 for field in fields(cls)})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SyntheticData:
-    """Videos and what is really in them."""
-
-    videos: tuple[Video, ...]
-    annotations: Annotations  # of the same videos, in their order
-
-    @property
-    def ground_truth(self) -> Segments:
-        """The instances, in seconds."""
-        return self.annotations.segments
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes."""
-        return self.annotations.classes
-
-    def __len__(self) -> int:
-        return len(self.videos)
 
 
 def _generator(seed: int, video_id: str) -> np.random.Generator:
@@ -474,7 +453,7 @@ def make_videos(
     faults: Faults | None = None,
     background: Background = "none",
     seconds_per_snippet: float = SECONDS_PER_SNIPPET,
-) -> SyntheticData:
+) -> Videos:
     """THUMOS14-like videos: `make_annotations`, then `simulate_tcams`.
 
     Parameters
@@ -486,9 +465,8 @@ def make_videos(
 
     Returns
     -------
-    SyntheticData
-        ``.videos`` (tuple of Video) and ``.annotations``; ``.ground_truth`` (Segments in seconds) and ``.classes``
-        are short for parts of the latter.
+    Videos
+        With ``.annotations``; ``.ground_truth`` (Segments in seconds) is short for a part of them.
 
     Examples
     --------
@@ -506,4 +484,4 @@ def make_videos(
         background=background,
         seconds_per_snippet=seconds_per_snippet,
     )
-    return SyntheticData(videos, annotations)
+    return Videos(videos, annotations.classes, annotations)

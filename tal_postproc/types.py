@@ -450,6 +450,13 @@ class Videos:
             raise KeyError(f"no video {which!r} among {len(self.videos)} videos")
         return self.videos[which]
 
+    @property
+    def ground_truth(self) -> Segments:
+        """The annotated instances, in seconds."""
+        if self.annotations is None:
+            raise ValueError("`annotations` are not known for these videos")
+        return self.annotations.segments
+
     def __repr__(self) -> str:
         return f"<Videos: {len(self)} videos, {len(self.classes)} classes>"
 

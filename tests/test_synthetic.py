@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from tal_postproc import Segments, UnitError, synthetic
+from tal_postproc import Segments, UnitError, Videos, synthetic
 from tal_postproc.evaluation import mean_average_precision
 from tal_postproc.formats import read_wtalc_annotations
 from tal_postproc.pipeline import PostProcessor
@@ -369,7 +369,7 @@ def test_plain_nms_over_real_annotations_does_as_published(thumos):
     real = read_wtalc_annotations(thumos)
     videos = simulate_tcams(real.segments, real.durations, num_classes=len(real.classes))
     assert len(videos) == 212
-    average, at_half = average_map(synthetic.SyntheticData(videos, real))
+    average, at_half = average_map(Videos(videos, real.classes, real))
     assert 0.35 < average < 0.5
     assert 0.25 < at_half < 0.4
 
