@@ -79,12 +79,12 @@ class Settings:
     def _choose(self, name: str, *choices: str) -> None:
         _checks.as_choice(getattr(self, name), self._name(name), choices)
 
-    def _number(self, name: str, **bounds: float | None) -> None:
-        if getattr(self, name) is not None:
+    def _number(self, name: str, optional: bool = False, **bounds: float | None) -> None:
+        if getattr(self, name) is not None or not optional:
             object.__setattr__(self, name, _checks.as_number(getattr(self, name), self._name(name), **bounds))
 
-    def _count(self, name: str, at_least: int = 0) -> None:
-        if getattr(self, name) is not None:
+    def _count(self, name: str, at_least: int = 0, optional: bool = False) -> None:
+        if getattr(self, name) is not None or not optional:
             object.__setattr__(self, name, _checks.as_count(getattr(self, name), self._name(name), at_least=at_least))
 
     def _kind(self, name: str, *kinds: type) -> None:
@@ -311,8 +311,8 @@ class SoftNms(Settings):
         self._choose("method", "linear", "gaussian", "gated", "improved")
         self._kind("overlap", Overlap)
         self._number("sigma", above=0.0)
-        self._number("min_score")
-        self._count("max_detections")
+        self._number("min_score", optional=True)
+        self._count("max_detections", optional=True)
         _checks.as_decay_start(self.method, self.threshold, self.gate)
 
 
@@ -373,10 +373,10 @@ class Keep(Settings):
 
     def _check(self) -> None:
         self._choose("per", "video", "class")
-        self._number("min_score")
-        self._number("min_length")
-        self._count("top")
-        self._number("cumulative", at_least=0.0, at_most=1.0)
+        self._number("min_score", optional=True)
+        self._number("min_length", optional=True)
+        self._count("top", optional=True)
+        self._number("cumulative", optional=True, at_least=0.0, at_most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,7 +435,7 @@ class Pipeline(Settings):
         self._kind("classes", Classes, type(None))
         self._kind("video_scores", TopKMean, type(None))
         self._kind("protocol", str)
-        self._count("num_classes", at_least=1)
+        self._count("num_classes", optional=True, at_least=1)
         for name, kinds in (("banks", (Bank,)), ("stages", _STAGES)):
             self._kind(name, tuple)
             for item in getattr(self, name):
