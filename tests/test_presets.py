@@ -119,6 +119,27 @@ def test_presets_equal_their_literal_chains(preset):
 
 
 @pytest.mark.parametrize(
+    ("preset", "level"),
+    [("basnet", BASNET[4]), ("cola", BASNET[4]), ("asmloc", ASMLOC[1]), ("co2net", HAMNET[3]), ("delu", DELU[9])],
+)
+def test_a_plateau_on_a_threshold_counts_as_published(preset, level):
+    """Ten snippets exactly on a threshold: reached by BaS-Net's kin, not exceeded for HAM-Net's."""
+    rng = np.random.default_rng(6)
+    steps = np.repeat([0.0, level, 0.0, 1.0, 0.0], [6, 10, 5, 4, 5])
+    maps = {
+        "cas": np.column_stack([steps, steps, np.zeros((30, 2))]),
+        "attention": steps if preset in ("co2net", "delu") else np.zeros(30),
+        "logits": rng.normal(size=(30, 4)) + 2,
+    }
+    scores = {} if preset in ("co2net", "delu") else {"video": np.array([0.9, 0.3, 0.0, 0.0])}
+    video = Video("v", maps, scores, seconds_per_snippet=1.7)
+    found = PostProcessor.from_preset(preset, num_classes=3)(video)
+    assert_same(found, ORACLES[preset](video), preset)
+    on_it = np.abs(found.columns["threshold"] - level) < 1e-12
+    assert on_it.any()
+
+
+@pytest.mark.parametrize(
     ("file", "part"),
     [
         ("basnet", ""),

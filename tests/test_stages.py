@@ -319,11 +319,11 @@ def test_seconds_by_video():
     videos = [
         Video("a", {}, seconds_per_snippet=0.5, duration=8.0, proposals=ROWS),
         Video("b", {}, seconds_per_snippet=2.0, duration=12.0, warp=warp, proposals=TIED),
-        Video("c", {}, seconds_per_snippet=1.0, duration=100.0, proposals=Segments.empty().replace(columns={})),
+        Video("c", {}, seconds_per_snippet=1.0, duration=100.0, proposals=ROWS.select(np.zeros(60, bool))),
     ]
     for clamp in (False, True):
         process = PostProcessor(Pipeline(stages=(Seconds(clamp=clamp),)))
-        for together in (list(process.process(videos[:2], 1)), [process(video) for video in videos]):
+        for together in (list(process.process(videos, 1)), [process(video) for video in videos]):
             for video, found in zip(videos, together):
                 assert found.unit == "second"
                 seconds = video.proposals.segments * video.seconds_per_snippet
