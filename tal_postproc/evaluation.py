@@ -155,7 +155,7 @@ def _videos_of(rows: _Rows, name: str, truth: _Rows, truth_name: str) -> Int:
 def _in_snippets(rows: _Rows, name: str, rate: float) -> Float:
     """Segments in snippets, whatever rows came in seconds.
 
-    What a whole number of snippets became in seconds is that whole number again: int() of 76.99999999999999 and
+    What a whole number of snippets became in seconds is that whole number again: int() of 28.999999999999996 and
     overlaps of exactly 1/2 would else change the mAP by a point.
     """
     if rows.unit == "relative":

@@ -203,8 +203,6 @@ class Segments:
         """(N,) int64: the video that every row belongs to."""
         return np.repeat(np.arange(self.num_videos), np.diff(self.offsets))
 
-    __iter__ = None  # rows or videos?  Loop over `split()`, or over the columns.
-
     def video(self, which: int | str) -> Segments:
         """The rows of one video, by position or by id."""
         if isinstance(which, str):
