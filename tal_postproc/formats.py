@@ -14,6 +14,7 @@ are seconds.  A video id is a name and never part of a path.  See docs/conventio
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -21,11 +22,13 @@ import math
 import os
 import re
 import reprlib
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -112,8 +115,8 @@ def _repeated(names: Iterable[str]) -> str | None:
 
 
 def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, (str, bytes)):
-        raise TypeError(f"`classes` must be a sequence of names, got the text {classes!r:.80}")
+    if isinstance(classes, (str, bytes)) or not isinstance(classes, Iterable):
+        raise TypeError(f"`classes` must be a sequence of names, got {classes!r:.80}")
     names = tuple(map(str, classes))
     if (twice := _repeated(names)) is not None:
         raise ValueError(f"`classes` must differ, {twice!r} stands {names.count(twice)} times")
@@ -122,6 +125,8 @@ def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 def _named(segments: Segments, argument: str, unit: Unit | None = "second") -> Segments:
     """Segments in the unit that the format has, of videos with names."""
+    if not isinstance(segments, Segments):
+        raise TypeError(f"`{argument}` must be Segments, got {type(segments).__name__}")
     if unit is not None:
         segments.require_unit(unit, argument)
     if len(segments.video_ids) != segments.num_videos:
@@ -131,8 +136,18 @@ def _named(segments: Segments, argument: str, unit: Unit | None = "second") -> S
     return segments
 
 
+def _as_limit(max_bytes: Any) -> int:
+    """A number of bytes, at least 1; it may well be more than anything that is counted."""
+    if isinstance(max_bytes, (bool, np.bool_)) or not hasattr(max_bytes, "__index__"):
+        raise TypeError(f"`max_bytes` must be a whole number, got {max_bytes!r:.80}")
+    if int(max_bytes) < 1:
+        raise ValueError(f"`max_bytes` must be at least 1, got {int(max_bytes)}")
+    return int(max_bytes)
+
+
 def _read_limited(path: StrPath, max_bytes: int) -> bytes:
     """A whole file, unpacked if it is gzip, unless that is more than `max_bytes`."""
+    max_bytes = _as_limit(max_bytes)
     try:
         with open(path, "rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -171,7 +186,11 @@ def _read_json(path: StrPath, max_bytes: int) -> dict[str, Any]:
 
 
 def read_detections(
-    path: StrPath, *, classes: Sequence[str] | None = None, max_bytes: int = MAX_JSON_BYTES
+    path: StrPath,
+    *,
+    classes: Sequence[str] | None = None,
+    unknown_labels: Literal["error", "drop"] = "error",
+    max_bytes: int = MAX_JSON_BYTES,
 ) -> Segments:
     """Detections from a JSON file in ActivityNet's format.
 
@@ -185,6 +204,9 @@ def read_detections(
     classes : sequence of str, optional
         Names of the classes in the order of their indices, such as `Annotations.classes`.  Without it the labels in the
         file must be indices themselves: an order of names is never guessed, since another one gives another mAP.
+    unknown_labels : {"error", "drop"}, default "error"
+        What happens to a detection whose label is none of `classes`.  "drop" leaves it out, and one warning says how
+        many there were of which labels: an evaluator would not count them either.
     max_bytes : int, default 256 MiB
         Largest size after unpacking.
 
@@ -197,7 +219,9 @@ def read_detections(
     ------
     FormatError
         If the file is larger than `max_bytes`, is not JSON (NaN, Infinity and repeated keys are refused), or if a field
-        is missing, of the wrong type, not finite, or a label is none of `classes`.
+        is missing, of the wrong type, not finite, or a label is none of `classes` (and not to be dropped).
+    ValueError
+        If `unknown_labels` is "drop" without `classes`.
 
     See Also
     --------
@@ -215,6 +239,9 @@ def read_detections(
     ([[1.5, 4.0]], [1], [0.7], ('v',))
     """
     index = None if classes is None else {name: i for i, name in enumerate(_class_names(classes))}
+    drop = _checks.as_choice(unknown_labels, "unknown_labels", ("error", "drop")) == "drop"
+    if drop and index is None:
+        raise ValueError("`unknown_labels` 'drop' needs `classes`: without names, every label is an index")
     content = _read_json(path, max_bytes)
     name = os.fspath(path)
     if "results" not in content:
@@ -224,16 +251,28 @@ def read_detections(
     labels: list[int] = []
     scores: list[float] = []
     offsets = [0]
+    dropped: Counter[str] = Counter()
     for video, rows in results.items():
         where = f"{name}: video {_as_text(video, f'{name}: a video id')!r}"
         for row in _as_kind(rows, list, where):
             missing = {"label", "score", "segment"} - _as_kind(row, dict, f"{where}: a detection").keys()
             if missing:
                 _refuse(f"{where}: a detection", f"must have {sorted(missing)}", row)
-            spans.append(_as_span(row["segment"], f"{where}: `segment`"))
-            scores.append(_as_number(row["score"], f"{where}: `score`"))
+            span, score = _as_span(row["segment"], f"{where}: `segment`"), _as_number(row["score"], f"{where}: `score`")
+            if drop and index is not None and isinstance(row["label"], str) and row["label"] not in index:
+                dropped[row["label"]] += 1
+                continue
             labels.append(_as_class(row["label"], index, f"{where}: `label`"))
+            spans.append(span)
+            scores.append(score)
         offsets.append(len(spans))
+    if dropped:
+        shown = ", ".join(f"{reprlib.repr(label)} ({count})" for label, count in dropped.most_common(5))
+        warnings.warn(
+            f"{name}: {dropped.total()} of {len(spans) + dropped.total()} detections are left out, their labels are "
+            f"none of the {len(index or ())} classes: {shown}{', ...' if len(dropped) > 5 else ''}",
+            stacklevel=2,
+        )
     return Segments(np.array(spans).reshape(-1, 2), labels, scores, offsets, "second", tuple(results))
 
 
@@ -380,7 +419,8 @@ def read_annotations(
 
     The JSON holds ``{"database": {video: {"subset", "duration", "annotations": [{"segment", "label"}, ...]}}}`` and may
     be packed with gzip; numbers may be written as text, as THUMOS14 files have them.  Instances labelled
-    ``"Ambiguous"`` become ambiguous spans, unless `classes` has that name.
+    ``"Ambiguous"`` become ambiguous spans, unless `classes` has that name.  The leaves of ``taxonomy``, a list of
+    ``{"nodeName", "nodeId", "parentName", "parentId"}``, are classes too, whether they have an instance or not.
 
     Parameters
     ----------
@@ -390,8 +430,10 @@ def read_annotations(
     subset : str, optional
         Keep the videos of this part of the data set, ``"validation"`` say.  Default: all of them.
     classes : sequence of str, optional
-        Names of the classes in the order of their indices.  Default: the order of the file; for JSON, which has none,
-        all names in the file (whatever the subset) in alphabetical order.
+        Names of the classes in the order of their indices.  Default: the order of the file.  JSON has one where a flat
+        taxonomy (a root and its children, as `write_annotations` writes it) names the label of every instance; all
+        other JSON, ActivityNet 1.3 included, gives all names in the file, whatever the subset, in alphabetical order.
+        With `classes`, the taxonomy is not looked at.
     max_bytes : int, optional
         Largest size after unpacking; default 256 MiB for JSON, 16 GiB for an npz, 16 MiB per file of a folder.
 
@@ -424,9 +466,10 @@ def read_annotations(
     (<Annotations: 1 instances of 1 classes in 1 videos>, [[1.0, 2.0]], [30.0])
     """
     if Path(path).is_dir():
-        return read_wtalc_annotations(path, subset=subset, classes=classes, max_bytes=max_bytes or _unpickle.MAX_BYTES)
+        limit = _unpickle.MAX_BYTES if max_bytes is None else max_bytes
+        return read_wtalc_annotations(path, subset=subset, classes=classes, max_bytes=limit)
     if os.fspath(path).endswith(".npz"):
-        with _npy.NpzReader(path, MAX_NPZ_BYTES if max_bytes is None else max_bytes) as npz:
+        with _npy.NpzReader(path, MAX_NPZ_BYTES if max_bytes is None else _as_limit(max_bytes)) as npz:
             return _npz_annotations(npz, subset, classes)
     name = os.fspath(path)
     content = _read_json(path, MAX_JSON_BYTES if max_bytes is None else max_bytes)
@@ -435,8 +478,46 @@ def read_annotations(
     database = _as_kind(content["database"], dict, f"{name}: `database`")
     spared = "" if classes is not None and _AMBIGUOUS in classes else _AMBIGUOUS
     records = [_json_record(name, video, entry, spared) for video, entry in database.items()]
-    own = sorted({label for record in records for label in record.labels})
+    own: list[str] = []
+    if classes is None:
+        seen = {label for record in records for label in record.labels}
+        leaves, flat = _leaves(content.get("taxonomy"), f"{name}: `taxonomy`")
+        leaves = [leaf for leaf in leaves if leaf != _AMBIGUOUS]
+        own = leaves if flat and seen <= set(leaves) else sorted(seen.union(leaves))
     return _assemble(name, records, own, subset, classes, any(record.ambiguous for record in records))
+
+
+def _taxonomy(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A root and the classes below it, as nodes of ActivityNet's taxonomy."""
+    root = {"parentName": None, "nodeName": "Root", "nodeId": 0, "parentId": None}
+    nodes = [
+        {"parentName": "Root", "nodeName": name, "nodeId": place, "parentId": 0}
+        for place, name in enumerate(classes, 1)
+    ]
+    return [root, *nodes] if nodes else []
+
+
+def _leaves(taxonomy: Any, where: str) -> tuple[list[str], bool]:
+    """Names of the nodes without children in the order of the file, and whether one root holds all of them."""
+    names: dict[int | str, str] = {}
+    parents: list[int | str | None] = []
+    for node in _as_kind(taxonomy or [], list, where):
+        missing = {"nodeName", "nodeId"} - _as_kind(node, dict, f"{where}: a node").keys()
+        if missing:
+            _refuse(f"{where}: a node", f"must have {sorted(missing)}", node)
+        key, parent = node["nodeId"], node.get("parentId")
+        if not isinstance(key, (int, str)) or key in names:
+            _refuse(f"{where}: `nodeId`", "must be a number or text that stands once", key)
+        if not isinstance(parent, (int, str, type(None))):
+            _refuse(f"{where}: `parentId`", "must be a number, text, or null", parent)
+        names[key] = _as_text(node["nodeName"], f"{where}: `nodeName`")
+        parents.append(parent)
+    inner = set(parents)
+    leaves = [name for key, name in names.items() if key not in inner]
+    if (twice := _repeated(leaves)) is not None:
+        raise FormatError(f"{where}: the class {twice!r:.80} stands {leaves.count(twice)} times")
+    above = {parent for key, parent in zip(names, parents) if key not in inner}
+    return leaves, len(above) == 1 and above <= names.keys() and len(names) == len(leaves) + 1
 
 
 def _json_record(name: str, video: str, entry: Any, ambiguous_label: str) -> _Record:
@@ -464,8 +545,9 @@ def _json_record(name: str, video: str, entry: Any, ambiguous_label: str) -> _Re
 def write_annotations(path: StrPath, annotations: Annotations, *, version: str = "VERSION 1.3") -> None:
     """Write ground truth as JSON in ActivityNet's format, whole or not at all.
 
-    Ambiguous spans are written as instances labelled ``"Ambiguous"``.  JSON has no order of classes: `read_annotations`
-    gives the same indices when it is given the same `classes`, or when they are in alphabetical order and all occur.
+    The classes are written as ``taxonomy``, a root with one child per class in the order of their indices; so
+    `read_annotations` gives the same indices, also of classes without an instance.  Ambiguous spans are written as
+    instances labelled ``"Ambiguous"``, and that name is read back as a class only where `classes` has it.
 
     Parameters
     ----------
@@ -475,7 +557,23 @@ def write_annotations(path: StrPath, annotations: Annotations, *, version: str =
         What to write.  Unknown durations and subsets are left out.
     version : str, default "VERSION 1.3"
         The data set's version.
+
+    Raises
+    ------
+    ValueError
+        If there are ambiguous spans and a class ``"Ambiguous"``: the format cannot tell them apart.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> truth = Annotations(Segments([[1, 2]], [1], unit="second", video_ids=["v"]), ["Polo", "Golf", "Judo"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_annotations(os.path.join(folder, "gt.json"), truth)
+    ...     read_annotations(os.path.join(folder, "gt.json")).classes
+    ('Polo', 'Golf', 'Judo')
     """
+    if not isinstance(annotations, Annotations):
+        raise TypeError(f"`annotations` must be Annotations, got {type(annotations).__name__}")
     spare = annotations.ambiguous
     if spare is not None and _AMBIGUOUS in annotations.classes:
         raise ValueError(
@@ -493,10 +591,12 @@ def write_annotations(path: StrPath, annotations: Annotations, *, version: str =
         entry["annotations"] = [{"segment": span, "label": label} for span, label in rows]
         database[video.video_ids[0]] = entry
     with atomic_write(path) as file:
-        file.write(_dump({"version": version, "taxonomy": [], "database": database}) + "\n")
+        file.write(_dump({"version": version, "taxonomy": _taxonomy(annotations.classes), "database": database}) + "\n")
 
 
 # ---- W-TALC annotation folder
+
+_WTALC_FILES = ("videoname.npy", "subset.npy", "segments.npy", "labels.npy", "classlist.npy")
 
 
 def _read_npy(folder: Path, stem: str, max_bytes: int, *, values: int | None = None) -> list[Any]:
@@ -554,11 +654,16 @@ def read_wtalc_annotations(
     Raises
     ------
     FileNotFoundError
-        If one of the five files is not there.
+        If one of the five files is not there; the message names the folder and what it lacks.
     FormatError
         If a file is not what it should be; the message names file, video and value.
     """
     root = Path(folder)
+    absent = [file for file in _WTALC_FILES if not (root / file).exists()]
+    if absent:
+        raise FileNotFoundError(
+            errno.ENOENT, f"not a folder of W-TALC annotations, it has no {', '.join(absent)}", str(root.resolve())
+        )
     ids = [_as_text(video, f"{root / 'videoname.npy'}: a name") for video in _read_npy(root, "videoname", max_bytes)]
     count = len(ids)
     subsets = _read_npy(root, "subset", max_bytes, values=count)
@@ -605,11 +710,17 @@ def _ambiguous_spans(root: Path, max_bytes: int) -> dict[str, list[tuple[float, 
 # ---- npz of TCAMs
 
 _MAP_NAMES = {"tcam": "cas"}  # name in the file -> name that presets look for
+_KNOWN_MAPS = frozenset({"tcam", "cas", "attention", "actionness", "logits"})  # never left alone where they do not fit
 _RESERVED = frozenset(
     "names offsets duration seconds_per_snippet classes subset map_names score_names gt_offsets gt_segments "  # noqa: SIM905
     "gt_labels gt_duration amb_offsets amb_segments warp_offsets warp_knots warp_times".split()
 )
+_REAL = "fiub"  # kinds of dtype
 _ARRAY_NAME = re.compile(r"[\w.-]{1,100}")
+
+
+def _refuse_array(npz: _npy.NpzReader, name: str, rule: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NoReturn:
+    _refuse(f"{npz.path}: `{name:.80}`", rule, f"{dtype} of shape {shape}")
 
 
 def _npz_text(npz: _npy.NpzReader, name: str) -> tuple[str, ...]:
@@ -671,6 +782,8 @@ def _npz_require(npz: _npy.NpzReader, *names: str) -> None:
 def _npz_annotations(npz: _npy.NpzReader, subset: str | None, classes: Sequence[str] | None) -> Annotations:
     """Ground truth of an npz of TCAMs; the maps are not touched."""
     _npz_require(npz, "names", "gt_offsets", "gt_segments", "gt_labels")
+    if "amb_segments" in npz or "amb_offsets" in npz:
+        _npz_require(npz, "amb_segments", "amb_offsets")
     names = _npz_text(npz, "names")
     truth = _npz_spans(npz, "gt", names, npz.read("gt_labels"))
     own = (
@@ -684,7 +797,7 @@ def _npz_annotations(npz: _npy.NpzReader, subset: str | None, classes: Sequence[
     if len(subsets) != len(names):
         _refuse(f"{npz.path}: `subset`", f"must have {len(names)} names", len(subsets))
     durations = _npz_numbers(npz, "gt_duration" if "gt_duration" in npz else "duration", len(names))
-    spare = _npz_spans(npz, "amb", names, None) if "amb_segments" in npz and "amb_offsets" in npz else None
+    spare = _npz_spans(npz, "amb", names, None) if "amb_segments" in npz else None
     if subset is None and classes is None:
         return Annotations(truth, own, durations, subsets, spare)
     records = [
@@ -708,21 +821,61 @@ def _npz_roles(npz: _npy.NpzReader, rows: int, count: int) -> tuple[list[str], l
         maps, scores = list(_npz_text(npz, "map_names")), list(_npz_text(npz, "score_names"))
         _npz_require(npz, *maps, *scores)
         return maps, scores
-    maps, scores = [], []
+    maps, scores, left = [], [], []
     for name in npz.names:
         shape, _, dtype = npz.header(name)
-        if name in _RESERVED or dtype.kind != "f" or len(shape) not in (1, 2):
+        only_map, only_scores = name in _KNOWN_MAPS, name == "video_scores"
+        known = only_map or name.endswith("_scores")
+        if name in _RESERVED or (not known and (dtype.kind != "f" or not shape or _is_ragged(npz, name))):
             continue
-        if rows == count == shape[0]:
+        fits = len(shape) in (1, 2) and dtype.kind in _REAL
+        if fits and rows == count == shape[0]:
             raise FormatError(
                 f"{npz.path}: array {name!r} of shape {shape} may be a map or hold video-level scores, since there"
                 f" are as many videos as snippets ({rows}); add arrays 'map_names' and 'score_names' to the file"
             )
-        if shape[0] == rows:
+        if fits and shape[0] == rows and not only_scores:
             maps.append(name)
-        elif shape[0] == count and len(shape) == 2:
+        elif fits and shape[0] == count and len(shape) == 2 and not only_map:
             scores.append(name)
+        elif known:
+            wanted = [] if only_scores else [f"({rows},) or ({rows}, K), one row per snippet"]
+            wanted += [] if only_map else [f"({count}, K), one row per video"]
+            _refuse_array(npz, name, f"must be real numbers of shape {', or '.join(wanted)}", shape, dtype)
+        elif shape != (count,):
+            left.append(f"{name!r:.80} {shape}")
+    if rows and not maps:
+        _refuse(f"{npz.path}: the file", f"must have a map, a floating-point array of {rows} rows", sorted(npz.names))
+    if left:
+        warnings.warn(
+            f"{npz.path}: left alone, neither maps of {rows} rows (snippets) nor scores of {count} rows (videos): "
+            f"{', '.join(left[:5])}{', ...' if len(left) > 5 else ''}",
+            stacklevel=3,
+        )
+    _npz_widths(npz, maps, scores)
     return maps, scores
+
+
+def _is_ragged(npz: _npy.NpzReader, name: str) -> bool:
+    """Has the array row bounds of its own, as ``amb_segments`` has ``amb_offsets``?"""
+    return any(f"{name[:end]}_offsets" in npz for end in range(1, len(name)) if name[end] == "_")
+
+
+def _npz_widths(npz: _npy.NpzReader, maps: list[str], scores: list[str]) -> None:
+    """Are video-level scores and class names as many as the class map has columns, give or take a background?"""
+    class_map = next((name for name in maps if name in ("tcam", "cas") and len(npz.header(name)[0]) == 2), None)
+    if class_map is None:
+        return
+    width = npz.header(class_map)[0][1]
+    if "video_scores" in scores:
+        shape, _, dtype = npz.header("video_scores")
+        if abs(shape[1] - width) > 1:
+            rule = f"must have as many columns as {class_map!r} ({width}), or one more or less"
+            _refuse_array(npz, "video_scores", rule, shape, dtype)
+    if "classes" in npz and (names := len(_npz_text(npz, "classes"))) not in (width - 1, width):
+        _refuse(
+            f"{npz.path}: `classes`", f"must name the {width} columns of {class_map!r}, or all but a background", names
+        )
 
 
 def read_tcams(path: StrPath, *, seconds_per_snippet: float | None = None, max_bytes: int = MAX_NPZ_BYTES) -> Videos:
@@ -730,8 +883,17 @@ def read_tcams(path: StrPath, *, seconds_per_snippet: float | None = None, max_b
 
     ``names`` (N,) are the video ids and ``offsets`` (N+1,) the rows of every map that belong to each of them.  A map is
     an array with as many rows as all videos have snippets; ``(N, K)`` arrays are video-level scores.  A file of ours
-    lists both in ``map_names`` and ``score_names``; in other files every floating-point array of such a shape is taken,
-    and the rest is left alone.  The map ``tcam`` is called ``"cas"`` and scores ``video_scores`` are called ``"video"``
+    lists both in ``map_names`` and ``score_names`` and is taken at its word.  In other files
+
+    * ``tcam``, ``cas``, ``attention``, ``actionness`` and ``logits`` must be maps, ``video_scores`` must be scores, and
+      every other name that ends in ``_scores`` must be one of both: what does not fit is refused;
+    * any other floating-point array is taken if it has such a shape.  One number per video, scalars, and an array
+      ``X_...`` beside ``X_offsets`` (rows of its own per video) are left alone; other shapes are left alone with a
+      warning.  What is not floating-point is not looked at;
+    * there must be a map; ``video_scores`` may have one column more or less than ``tcam``, and ``classes`` as many
+      names as ``tcam`` has columns or one less (a background).
+
+    The map ``tcam`` is called ``"cas"`` and scores ``video_scores`` are called ``"video"``
     (``rgb_scores``: ``"rgb"``), the names that presets look for.
 
     Optional arrays: ``duration`` and ``seconds_per_snippet`` (N,), NaN where not known; ``classes``; ground truth
@@ -757,7 +919,13 @@ def read_tcams(path: StrPath, *, seconds_per_snippet: float | None = None, max_b
     ------
     FormatError
         If the file is not a zip of ``.npy`` arrays, holds pickles, or announces other sizes than it has, if a shape
-        fits both kinds, or if names, offsets or numbers are not what they should be.
+        fits both kinds, if an array of a known name fits none, or if names, offsets or numbers are not what they
+        should be.
+
+    Warns
+    -----
+    UserWarning
+        If a file that does not list its maps has floating-point arrays of other shapes.
 
     See Also
     --------
@@ -775,7 +943,7 @@ def read_tcams(path: StrPath, *, seconds_per_snippet: float | None = None, max_b
     """
     if seconds_per_snippet is not None:
         seconds_per_snippet = _checks.as_number(seconds_per_snippet, "seconds_per_snippet", above=0.0)
-    with _npy.NpzReader(path, max_bytes) as npz:
+    with _npy.NpzReader(path, _as_limit(max_bytes)) as npz:
         _npz_require(npz, "names", "offsets")
         names = _npz_text(npz, "names")
         offsets = _npz_offsets(npz, "offsets", len(names), None)
@@ -788,7 +956,8 @@ def read_tcams(path: StrPath, *, seconds_per_snippet: float | None = None, max_b
         steps = _npz_numbers(npz, "seconds_per_snippet", len(names))
         warps = _npz_warps(npz, len(names))
         classes = _npz_text(npz, "classes") if "classes" in npz else ()
-        truth = _npz_annotations(npz, None, None) if "gt_segments" in npz else None
+        has_truth = any(name in npz for name in _RESERVED if name.startswith(("gt_", "amb_")))
+        truth = _npz_annotations(npz, None, None) if has_truth else None
     videos = []
     for row, name in enumerate(names):
         span = slice(int(offsets[row]), int(offsets[row + 1]))
@@ -808,20 +977,18 @@ def read_tcams(path: StrPath, *, seconds_per_snippet: float | None = None, max_b
 
 
 def _npz_array(npz: _npy.NpzReader, name: str, rows: int, ndim: tuple[int, ...]) -> NDArray[Any]:
-    """An array of real numbers with so many rows."""
-    array = npz.read(name)
-    if array.ndim not in ndim or len(array) != rows or array.dtype.kind not in "fiub":
-        _refuse(
-            f"{npz.path}: `{name}`", f"must be real numbers in {rows} rows", f"{array.dtype} of shape {array.shape}"
-        )
-    return array
+    """An array of real numbers with so many rows; what does not fit is not read."""
+    shape, _, dtype = npz.header(name)
+    if len(shape) not in ndim or shape[0] != rows or dtype.kind not in _REAL:
+        _refuse_array(npz, name, f"must be real numbers in {rows} rows", shape, dtype)
+    return npz.read(name)
 
 
 def _npz_warps(npz: _npy.NpzReader, count: int) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
     """The time warp of every video, None where it has none."""
-    if "warp_offsets" not in npz:
+    if not any(name in npz for name in ("warp_offsets", "warp_knots", "warp_times")):
         return [None] * count
-    _npz_require(npz, "warp_knots", "warp_times")
+    _npz_require(npz, "warp_offsets", "warp_knots", "warp_times")
     bounds = _npz_offsets(npz, "warp_offsets", count, None)
     knots, times = (_npz_array(npz, name, int(bounds[-1]), (1,)) for name in ("warp_knots", "warp_times"))
     pairs = zip(bounds[:-1].tolist(), bounds[1:].tolist())
@@ -1038,6 +1205,8 @@ def from_actionformer(results: Mapping[str, ArrayLike], *, video_ids: Sequence[s
     >>> found.video_ids, found.scores.tolist()
     (('b', 'a'), [0.5, 0.7, 0.6])
     """
+    if not isinstance(results, Mapping):
+        raise TypeError(f"`results` must be a mapping of names to arrays, got {type(results).__name__}")
     missing = [name for name in _COLUMNS if name not in results]
     if missing:
         _refuse("`results`", f"must have the keys {missing}", sorted(map(str, results)))
@@ -1154,6 +1323,8 @@ def from_dataframe(
     FormatError
         If a column is missing or does not hold what it should.
     """
+    if not hasattr(frame, "columns"):
+        raise TypeError(f"`frame` must be a pandas.DataFrame, got {type(frame).__name__}")
     missing = [name for name in _COLUMNS[:4] if name not in frame]
     if missing:
         _refuse("`frame`", f"must have the columns {missing}", [str(name) for name in frame.columns])

@@ -1428,3 +1428,256 @@ def test_a_missing_pandas_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtraError, match=r"to_dataframe needs pandas.*tal_postproc\[pandas\]"):
         formats.to_dataframe(Segments([[1, 2]], video_ids=["v"]))
+
+
+# ---- what does not fit is named, and classes come back
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tcam": np.zeros((4, 3))}, r"`tcam` must be .*\(5,\) or \(5, K\).*got 'float64 of shape \(4, 3\)'"),
+        ({"tcam": np.zeros((6, 3))}, r"`tcam` must be .*\(5, K\).*\(6, 3\)"),
+        ({"tcam": np.zeros((2, 3))}, r"`tcam` must be .*\(5, K\)"),
+        ({"tcam": np.zeros((5, 3, 1))}, r"`tcam` must be .*shape \(5, 3, 1\)"),
+        ({"tcam": np.array(0.5)}, r"`tcam` must be .*shape \(\)"),
+        ({"tcam": np.full((5, 3), "0.5")}, r"`tcam` must be real numbers .*<U3"),
+        ({"tcam": np.zeros((5, 3), object)}, r"`tcam` must be real numbers .*object"),
+        ({"tcam": None, "cas": np.zeros((4, 3))}, "`cas` must be"),
+        ({"attention": np.zeros(4)}, r"`attention` must be .*\(5,\).*shape \(4,\)"),
+        ({"actionness": np.zeros((2, 5))}, "`actionness` must be"),
+        ({"logits": np.zeros((5, 3), complex)}, "array 'logits': dtype complex128 is not allowed"),
+        ({"video_scores": np.zeros((1, 3))}, r"`video_scores` must be .*\(2, K\), one row per video.*\(1, 3\)"),
+        ({"video_scores": np.zeros((5, 3))}, r"`video_scores` must be .*\(2, K\)"),
+        ({"video_scores": np.zeros(2)}, r"`video_scores` must be .*\(2, K\)"),
+        ({"rgb_scores": np.zeros((3, 3))}, r"`rgb_scores` must be .*\(5, K\).*\(2, K\)"),
+        ({"rgb_scores": np.zeros(2)}, "`rgb_scores` must be"),
+        ({"video_scores": np.zeros((2, 5))}, r"`video_scores` must have as many columns as 'tcam' \(3\), or one"),
+        ({"video_scores": np.zeros((2, 1))}, "`video_scores` must have as many columns"),
+        ({"classes": np.array(["a"])}, "`classes` must name the 3 columns of 'tcam', or all but a background, got 1"),
+        ({"classes": np.array(list("abcd"))}, "`classes` must name the 3 columns"),
+        ({"tcam": None, "att": None}, "must have a map, a floating-point array of 5 rows"),
+        ({"gt_segments": None}, "must have an array 'gt_segments'"),
+        ({"gt_labels": None}, "must have an array 'gt_labels'"),
+        ({"amb_segments": np.zeros((0, 2))}, "must have an array 'amb_offsets'"),
+        ({"amb_offsets": np.zeros(3, int)}, "must have an array 'amb_segments'"),
+        ({"amb_offsets": np.array([0, 1, 2]), "amb_segments": np.zeros((3, 2))}, "must rise from 0 to 3"),
+        ({"warp_knots": np.zeros(2)}, "must have an array 'warp_offsets'"),
+        ({"duration": np.array(3.0)}, "`duration` must be 2 numbers"),
+        ({"seconds_per_snippet": np.array([0.64])}, "`seconds_per_snippet` must be 2 numbers"),
+    ],
+)
+def test_an_array_of_a_known_name_never_goes_missing(tmp_path, changes, message):
+    path = write_foreign(tmp_path / "t.npz", **changes)
+    with pytest.raises(FormatError, match=message) as caught:
+        formats.read_tcams(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("descr", "shape"), [("'<f8'", f"({BIG}, 3)"), ("'|O'", "(5, 3)"), ("'<f8'", f"(5, {BIG})")])
+def test_a_known_name_with_an_announced_shape_or_a_pickle_is_refused(tmp_path, descr, shape):
+    members = {f"{name}.npy": as_npy(FOREIGN[name]) for name in ("names", "offsets", "att")}
+    path = write_zip(tmp_path / "t.npz", members | {"tcam.npy": npy(descr, shape, b"\0" * 8)})
+    with pytest.raises(FormatError, match="tcam"):
+        formats.read_tcams(path)
+
+
+def test_widths_may_differ_by_a_background_column(tmp_path):
+    for width in (2, 3, 4):
+        scores = np.ones((2, width))
+        videos = formats.read_tcams(write_foreign(tmp_path / "t.npz", video_scores=scores))
+        assert videos[0].scores["video"].shape == (width,)
+    for classes in (("a", "b"), ("a", "b", "c")):
+        assert formats.read_tcams(write_foreign(tmp_path / "t.npz", classes=np.array(classes))).classes == classes
+    listed = {"map_names": np.array(["tcam"]), "score_names": np.array([], "U1"), "classes": np.array(list("abcde"))}
+    assert len(formats.read_tcams(write_foreign(tmp_path / "t.npz", **listed)).classes) == 5  # taken at its word
+
+
+def test_known_maps_may_hold_integers_and_scores_may_be_maps(tmp_path):
+    whole = np.arange(15).reshape(5, 3)
+    changes = {"tcam": whole, "fine_scores": np.arange(5.0)}
+    video = formats.read_tcams(write_foreign(tmp_path / "t.npz", **changes))[1]
+    assert_array_equal(video.maps["cas"], whole[2:])
+    assert_array_equal(video.maps["fine_scores"], [2.0, 3.0, 4.0])
+
+
+def test_other_arrays_are_left_alone_and_shapes_that_fit_nothing_are_told(tmp_path):
+    quiet = {
+        "fps": np.array(25.0),
+        "quality": np.zeros(2),
+        "frames_offsets": np.array([0, 3, 7]),
+        "frames_of_video": np.zeros((7, 4)),
+        "note": np.array("x"),
+    }
+    videos = formats.read_tcams(write_foreign(tmp_path / "t.npz", **quiet))
+    assert (set(videos[0].maps), set(videos[0].scores)) == ({"cas", "att"}, {"rgb"})
+    odd = {"att": np.zeros(4), "cube": np.zeros((5, 2, 2))}
+    with pytest.warns(
+        UserWarning, match=r"t\.npz: left alone.* 5 rows .* 2 .*'att' \(4,\), 'cube' \(5, 2, 2\)"
+    ) as told:
+        videos = formats.read_tcams(write_foreign(tmp_path / "t.npz", **odd))
+    assert (set(videos[0].maps), told[0].filename) == ({"cas"}, __file__)
+
+
+@given(st.permutations(("Shotput", "Diving", "LongJump", "Root")), annotation_sets())
+def test_classes_come_back_in_their_order_with_or_without_instances(tmp_path_factory, order, truth):
+    path = tmp_path_factory.mktemp("a") / "a.json"
+    truth = Annotations(truth.segments, order, truth.durations, truth.subsets)
+    formats.write_annotations(path, truth)
+    assert_same_annotations(formats.read_annotations(path), truth)
+    assert formats.read_annotations(path, classes=order[::-1]).classes == tuple(order[::-1])
+
+
+def test_the_taxonomy_has_activitynets_nodes(tmp_path):
+    truth = Annotations(Segments([[0, 1]], [1], unit="second", video_ids=["v"]), ["b", "a"])
+    formats.write_annotations(tmp_path / "a.json", truth)
+    assert json.loads((tmp_path / "a.json").read_text())["taxonomy"] == [
+        {"parentName": None, "nodeName": "Root", "nodeId": 0, "parentId": None},
+        {"parentName": "Root", "nodeName": "b", "nodeId": 1, "parentId": 0},
+        {"parentName": "Root", "nodeName": "a", "nodeId": 2, "parentId": 0},
+    ]
+    formats.write_annotations(tmp_path / "a.json", Annotations(Segments.empty("second", ["v"]), []))
+    assert json.loads((tmp_path / "a.json").read_text())["taxonomy"] == []
+    assert formats.read_annotations(tmp_path / "a.json").classes == ()
+
+
+def node(key, name, parent) -> dict:
+    return {"nodeId": key, "nodeName": name, "parentId": parent, "parentName": None if parent is None else f"n{parent}"}
+
+
+FLAT = [node(0, "Root", None), node(1, "c", 0), node(2, "a", 0)]
+
+
+@pytest.mark.parametrize(
+    ("taxonomy", "classes"),
+    [
+        (None, ("b",)),
+        ([], ("b",)),
+        ({}, ("b",)),
+        ([*FLAT, node(3, "b", 0)], ("c", "a", "b")),
+        (FLAT, ("a", "b", "c")),  # a label that the taxonomy lacks
+        ([*FLAT, node(3, "b", 1)], ("a", "b")),  # two levels: c is no leaf
+        ([node(7, "c", None), node(8, "b", None), node(9, "a", None)], ("a", "b", "c")),  # no root
+        ([*FLAT, node("x", "b", 99)], ("a", "b", "c")),  # no such parent
+        ([*FLAT, node(3, "b", 0), node(4, "Ambiguous", 0)], ("c", "a", "b")),
+    ],
+)
+def test_leaves_of_a_taxonomy_are_classes(tmp_path, taxonomy, classes):
+    database = {"v": {"annotations": [{"segment": [0, 1], "label": "b"}]}}
+    (tmp_path / "a.json").write_text(json.dumps({"taxonomy": taxonomy, "database": database}))
+    truth = formats.read_annotations(tmp_path / "a.json")
+    assert truth.classes == classes
+    assert [classes[label] for label in truth.segments.labels] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("taxonomy", "message"),
+    [
+        ({"a": 1}, "`taxonomy` must be a list"),
+        (["a"], "`taxonomy`: a node must be a dictionary, got 'a'"),
+        ([{"nodeName": "a"}], r"a node must have \['nodeId'\]"),
+        ([node(1, 2, None)], "`nodeName` must be text, got 2"),
+        ([node([1], "a", None)], "`nodeId` must be a number or text that stands once"),
+        ([node(1, "a", None), node(1, "b", None)], "stands once, got 1"),
+        ([node(1, "a", [0])], r"`parentId` must be a number, text, or null, got \[0\]"),
+        ([node(1, "a", 0), node(2, "a", 0)], "the class 'a' stands 2 times"),
+    ],
+)
+def test_a_bad_taxonomy_is_named_unless_classes_are_given(tmp_path, taxonomy, message):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"taxonomy": taxonomy, "database": {"v": {}}}))
+    with pytest.raises(FormatError, match=message) as caught:
+        formats.read_annotations(path)
+    assert str(path) in str(caught.value)
+    assert formats.read_annotations(path, classes=["a"]).classes == ("a",)
+
+
+def test_detections_of_other_labels_can_be_dropped(tmp_path):
+    path = tmp_path / "d.json"
+    found = Segments([[0, 1], [1, 2], [2, 3], [3, 4]], [0, 1, 2, 1], [4, 3, 2, 1], [0, 3, 4], "second", ["u", "v"])
+    formats.write_detections(path, found, classes=CLASSES)
+    told = r"d\.json: 3 of 4 detections are left out.* none of the 2 classes: 'LongJump' \(2\), 'Shotput' \(1\)$"
+    with pytest.warns(UserWarning, match=told) as caught:
+        kept = formats.read_detections(path, classes=["Golf", "Diving"], unknown_labels="drop")
+    assert (len(caught), caught[0].filename) == (1, __file__)
+    assert (kept.segments.tolist(), kept.labels.tolist(), kept.scores.tolist()) == ([[0.0, 1.0]], [1], [4.0])
+    assert (kept.offsets.tolist(), kept.video_ids) == ([0, 1, 1], ("u", "v"))
+    assert_same_segments(formats.read_detections(path, classes=CLASSES, unknown_labels="drop"), found)  # no warning
+    with pytest.raises(FormatError, match="`label` must be one of the 1 classes"):
+        formats.read_detections(path, classes=["Diving"], unknown_labels="error")
+    with pytest.raises(ValueError, match="'drop' needs `classes`"):
+        formats.read_detections(path, unknown_labels="drop")
+    with pytest.raises(ValueError, match="`unknown_labels` must be one of 'error', 'drop', got 'skip'"):
+        formats.read_detections(path, classes=CLASSES, unknown_labels="skip")
+    for row in ('{"label": 3, "score": 1, "segment": [0, 1]}', '{"label": "x", "score": 1, "segment": [2, 1]}'):
+        path.write_text('{"results": {"v": [' + row + "]}}")  # a dropped row is checked like any other
+        with pytest.raises(FormatError, match=r"`label` must be one of|`segment` needs start <= end"):
+            formats.read_detections(path, classes=CLASSES, unknown_labels="drop")
+
+
+def test_a_warning_about_dropped_labels_stays_short(tmp_path):
+    path = tmp_path / "d.json"
+    names = [f"{k}" * 200 for k in range(9)]
+    found = Segments([[0, 1]] * 9, range(9), unit="second", video_ids=["v"])
+    formats.write_detections(path, found, classes=names)
+    with pytest.warns(UserWarning, match=r"9 of 9 detections .*, \.\.\.$") as told:
+        assert len(formats.read_detections(path, classes=CLASSES, unknown_labels="drop")) == 0
+    assert len(str(told[0].message)) < 400 + len(str(path))
+
+
+def test_a_folder_of_another_kind_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", tmp_path, str(tmp_path)):
+        for read in (formats.read_annotations, formats.read_wtalc_annotations):
+            with pytest.raises(FileNotFoundError, match=r"it has no videoname\.npy, subset\.npy") as caught:
+                read(folder)
+            assert caught.value.filename == str(tmp_path.resolve())
+    root = write_folder(tmp_path / "f", labels=None)
+    with pytest.raises(FileNotFoundError, match=r"W-TALC annotations, it has no labels\.npy: '.*f'"):
+        formats.read_annotations(root)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind", "message"),
+    [
+        (-3, ValueError, "`max_bytes` must be at least 1, got -3"),
+        (0, ValueError, "`max_bytes` must be at least 1, got 0"),
+        (1e9, TypeError, "`max_bytes` must be a whole number, got 1000000000.0"),
+        ("1", TypeError, "`max_bytes` must be a whole number, got '1'"),
+        (True, TypeError, "`max_bytes` must be a whole number, got True"),
+    ],
+)
+def test_a_limit_is_a_number_of_bytes(tmp_path, limit, kind, message):
+    (tmp_path / "d.json").write_text('{"results": {}, "database": {}}')
+    npz, folder = write_foreign(tmp_path / "t.npz"), write_folder(tmp_path / "f")
+    reads = [
+        (formats.read_detections, tmp_path / "d.json"),
+        (formats.read_annotations, tmp_path / "d.json"),
+        (formats.read_annotations, npz),
+        (formats.read_annotations, folder),
+        (formats.read_wtalc_annotations, folder),
+        (formats.read_tcams, npz),
+    ]
+    for read, path in reads:
+        with pytest.raises(kind, match=message):
+            read(path, max_bytes=limit)
+    assert len(formats.read_tcams(npz, max_bytes=np.int64(1 << 40))) == 2
+
+
+def test_other_objects_are_refused_by_name(tmp_path):
+    found = Segments([[0, 1]], unit="second", video_ids=["v"])
+    for call, message in (
+        (lambda: formats.from_actionformer(None), "`results` must be a mapping of names to arrays, got NoneType"),
+        (lambda: formats.from_dataframe(None), "`frame` must be a pandas.DataFrame, got NoneType"),
+        (lambda: formats.from_dataframe({"label": [1]}), "`frame` must be a pandas.DataFrame, got dict"),
+        (lambda: formats.to_actionformer(None), "`detections` must be Segments, got NoneType"),
+        (lambda: formats.write_detections(tmp_path / "d", [], classes=CLASSES), "`detections` must be Segments"),
+        (
+            lambda: formats.write_detections(tmp_path / "d", found, classes=None),
+            "`classes` must be a sequence of names",
+        ),
+        (lambda: formats.write_annotations(tmp_path / "d", found), "`annotations` must be Annotations, got Segments"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert list(tmp_path.iterdir()) == []
