@@ -86,9 +86,9 @@ def worker(who: str, file: str) -> None:
     chosen.prepare(contenders.ChainJob(videos[:1], "gaufuse"))()  # imports, and compiled code from the cache
     call = chosen.prepare(contenders.ChainJob(videos, "gaufuse"))
     before = peak_memory()
-    rows = call()
+    found = call()
     peak = peak_memory()
-    print(json.dumps({"peak": peak, "added": peak - before, "detections": len(rows)}))
+    print(json.dumps({"peak": peak, "added": peak - before, "detections": len(chosen.compared(found))}))
 
 
 if __name__ == "__main__":

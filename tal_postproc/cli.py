@@ -198,7 +198,7 @@ def _pair(text: str) -> tuple[str, str]:
 def evaluate(args: argparse.Namespace) -> None:
     """mAP of detections under one protocol or under all."""
     truth = _read_truth(args.annotations, args.subset)
-    detections = read_detections(args.detections, classes=truth.classes)
+    detections = read_detections(args.detections, classes=truth.classes, unknown_labels="drop")
     protocols = list(PROTOCOLS) if args.protocol == "all" else [args.protocol]
     rows = []
     for protocol in protocols:
@@ -336,6 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 after a user's mistake."""
     args = _parser().parse_args(arguments)
     with warnings.catch_warnings():
+        warnings.simplefilter("always")
         warnings.showwarning = lambda message, *rest, **more: print(
             f"tal-postproc: warning: {message}", file=sys.stderr
         )

@@ -268,3 +268,12 @@ def test_a_reader_that_leaves_is_no_error():
 def test_the_missing_folder_is_named(tcams, tmp_path, capsys):
     assert run("detect", tcams, "--preset", "rskp", "-o", tmp_path / "nowhere" / "o.json") == 2
     assert capsys.readouterr().err.rstrip().endswith(f"No such file or directory: '{tmp_path / 'nowhere'}'")
+
+
+def test_detections_of_unknown_classes_are_left_out_and_counted(tmp_path, tcams, capsys):
+    path = tmp_path / "found.json"
+    path.write_text('{"results": {"synthetic_00000": [{"label": "Flying", "score": 0.5, "segment": [0, 1]}]}}')
+    assert run("evaluate", path, "--annotations", tcams) == 0
+    printed = capsys.readouterr()
+    assert "1 of 1 detections are left out" in printed.err
+    assert "0 detections, " in printed.out
