@@ -9,8 +9,11 @@ from numba import njit
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile without the GIL, and keep the result on disk where numba finds a folder that it may write to."""
+    """Compile without the GIL, and keep the result on disk where numba finds a folder that it may write to.
+
+    Divisions are IEEE: kernels look at a denominator themselves, and compile faster without a check of each.
+    """
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package, the home nor NUMBA_CACHE_DIR is writable, as in some containers
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
