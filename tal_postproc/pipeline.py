@@ -162,11 +162,9 @@ class PostProcessor:
         if len(found) == 1:
             row, segments, scores, inner, threshold, source = found[0]
         else:
-            empty = tuple(np.empty((0, 2) if i == 1 else 0) for i in range(6))
-            parts = [np.concatenate(part) for part in zip(empty, *found)]
+            parts = [np.concatenate(part) for part in zip(*found)]
             order = np.argsort(parts[0], kind="stable")
             row, segments, scores, inner, threshold, source = (part[order] for part in parts)
-            row, source = row.astype(np.int64), source.astype(np.int64)
         columns = {"inner": inner, "threshold": threshold, "bank": source}
         return Rows(segments, batch.label[row], scores, batch.video[row], row, columns, "snippet")
 
