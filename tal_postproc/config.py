@@ -68,6 +68,8 @@ class Settings:
         for f in fields(self):  # type: ignore[arg-type]
             if isinstance(getattr(self, f.name), list):
                 object.__setattr__(self, f.name, _made(getattr(self, f.name)))
+            if isinstance(f.default, bool):
+                _checks.as_flag(getattr(self, f.name), self._name(f.name))
         self._check()
 
     def _check(self) -> None:

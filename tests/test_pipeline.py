@@ -232,6 +232,7 @@ def test_settings_refuse_what_they_do_not_know():
         config.Pipeline(stages=(config.Signal(),))
     for wrong, error, message in (
         (lambda: config.Nms(threshold=1.5), ValueError, "`Nms.threshold` must be at most 1, got 1.5"),
+        (lambda: config.Nms(threshold=0.5, inclusive="no"), TypeError, "`Nms.inclusive` must be True or False"),
         (lambda: config.Vote(threshold=0.0), ValueError, "`Vote.threshold` must be above 0"),
         (lambda: config.Keep(top=-1), ValueError, "`Keep.top` must be at least 0, got -1"),
         (lambda: config.Keep(cumulative=7), ValueError, "`Keep.cumulative` must be at most 1, got 7"),
