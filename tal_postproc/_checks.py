@@ -118,6 +118,24 @@ def as_labels(value: ArrayLike, length: int, name: str = "labels", *, num_classe
     return array
 
 
+def as_known_labels(value: ArrayLike | None, num_classes: int, name: str = "known_labels") -> NDArray[np.bool_]:
+    """(K,) bool, True for the classes that a video shows, from such a mask or from indices; all of them for None."""
+    if value is None:
+        return np.ones(num_classes, np.bool_)
+    array = as_real(value, name)
+    if array.dtype == np.bool_:
+        if array.shape != (num_classes,):
+            raise ValueError(f"`{name}` must have shape ({num_classes},), one per class, got shape {array.shape}")
+        return array.copy()
+    index = as_integers(array, None, name)
+    index = as_labels(index, len(index), name, num_classes=num_classes)
+    known = np.zeros(num_classes, np.bool_)
+    known[index] = True
+    if known.sum() < len(index):  # so that zeros and ones are not taken for indices
+        raise ValueError(f"`{name}` must be a mask of bool or differing class indices, got {index.tolist()}")
+    return known
+
+
 def as_map(value: ArrayLike, name: str, *, length: int | None = None) -> NDArray[Any]:
     """(T,) or (T, K) of real numbers in its own dtype; columns are checked when they are gathered."""
     array = as_real(value, name)

@@ -24,6 +24,7 @@ FLOORS = {
     "_threads": 1,
     "_npy": 1,
     "_unpickle": 1,
+    "_regions": 1,
     "overlap": 2,
     "proposals": 2,
     "suppression": 2,
