@@ -7,8 +7,10 @@ silently ignored setting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 from . import _checks
@@ -23,6 +25,7 @@ __all__ = [
     "Nms",
     "Overlap",
     "Pipeline",
+    "RefreshSchedule",
     "Round",
     "Score",
     "Seconds",
@@ -455,3 +458,96 @@ class Pipeline(Settings):
         signals = [signal for bank in self.banks for signal in (bank.signal, bank.score.signal) if signal]
         names = [part for signal in signals for name, _ in signal.mix for part in name.split("*")]
         return tuple(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------------------------------------------ pseudo labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshSchedule(Settings):
+    """When pseudo labels are made anew, and by how much their change counts; GauFuse's by default, as in the paper.
+
+    An epoch is the number of epochs that are done: a refresh at 200 comes before the first batch of the 201st.  With
+    ``unit="fraction"`` times are fractions of the whole training, in [0, 1); with ``"epoch"`` they are epochs.
+
+    `refreshes` rise.  `delta_scales` are pairs (from when, factor), rising, too: from then on the targets are factor
+    times the difference of the last two label maps, before the first pair they are the labels themselves.
+    """
+
+    refreshes: tuple[float, ...] = (0.571, 0.614, 0.657, 0.700, 0.771, 0.829)
+    delta_scales: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    unit: Literal["fraction", "epoch"] = "fraction"
+
+    @classmethod
+    def paper(cls) -> RefreshSchedule:
+        """Epochs 200, 215, 230, 245, 270 and 290 of 350; differences as they are, from the second refresh on."""
+        return cls()
+
+    @classmethod
+    def code(cls) -> RefreshSchedule:
+        """Epochs 200, 230, 245, 260, 275 and 300 of 350; labels until 250, then 2 and from 300 on 2.15 differences."""
+        return cls(refreshes=(0.571, 0.657, 0.700, 0.743, 0.786, 0.857), delta_scales=((0.714, 2.0), (0.857, 2.15)))
+
+    def _check(self) -> None:
+        self._choose("unit", "fraction", "epoch")
+        pairs = self.delta_scales
+        if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise ValueError(f"`RefreshSchedule.delta_scales` must hold pairs (from when, factor), got {pairs!r}")
+        starts = self._times("delta_scales", [pair[0] for pair in pairs])
+        factors = [_checks.as_number(factor, "RefreshSchedule.delta_scales") for _, factor in pairs]
+        object.__setattr__(self, "delta_scales", tuple(zip(starts, factors)))
+        object.__setattr__(self, "refreshes", self._times("refreshes", self.refreshes))
+        if not self.refreshes:
+            raise ValueError("`RefreshSchedule.refreshes` must hold at least one time, got none")
+
+    def _times(self, field: str, values: Sequence[float]) -> tuple[float, ...]:
+        """Rising times of the unit that was chosen."""
+        name = self._name(field)
+        times = _checks.as_values(values, None, name, per="refresh").tolist()
+        inside = [0 <= t < 1 if self.unit == "fraction" else t >= 0 and t == int(t) for t in times]
+        if not all(inside) or any(b <= a for a, b in pairwise(times)):
+            rule = "fractions in [0, 1)" if self.unit == "fraction" else "whole epochs >= 0"
+            raise ValueError(f"`{name}` must be rising {rule}, got {times}")
+        return tuple(times)
+
+    def _epoch(self, time: float, total: int) -> int:
+        """Halves go up; 1e-9 forgives that 0.7 * 45 is a little less than 31.5."""
+        return int(time) if self.unit == "epoch" else math.floor(time * total + 0.5 + 1e-9)
+
+    def epochs(self, total: int) -> tuple[int, ...]:
+        """Epochs of the refreshes in a training of `total` epochs: rising, different, each below `total`.
+
+        A fraction gives round(fraction * total), halves up, at most ``total - 1``.  In short trainings refreshes fall
+        together and become one; as long as fewer than 3 are left, the next free epoch after the first one joins, then
+        the one before it, down to epoch 1.  Explicit epochs stay as they are.
+
+        >>> RefreshSchedule.paper().epochs(350)
+        (200, 215, 230, 245, 270, 290)
+        >>> RefreshSchedule.paper().epochs(6)
+        (3, 4, 5)
+        """
+        total = _checks.as_count(total, "total", at_least=1)
+        found = {self._epoch(time, total) for time in self.refreshes}
+        if self.unit == "epoch":
+            if max(found) >= total:
+                raise ValueError(f"`total` must be above the last refresh, {max(found)}, got {total}")
+            return tuple(sorted(found))
+        found = {min(epoch, total - 1) for epoch in found}
+        first, wanted = min(found), min(3, len(self.refreshes))
+        free = [epoch for epoch in (*range(first, total), *range(first - 1, 0, -1)) if epoch not in found]
+        if len(found) + len(free) < wanted:
+            raise ValueError(f"`total` must leave room for {wanted} refreshes after epoch 0, got {total}")
+        return tuple(sorted(found | set(free[: max(0, wanted - len(found))])))
+
+    def delta_scale(self, epoch: int, total: int) -> float | None:
+        """The factor of the differences at an epoch, or None where the targets are the labels themselves.
+
+        `DeltaPseudoLabels.targets` takes it as `scale`.
+
+        >>> [RefreshSchedule.code().delta_scale(epoch, 350) for epoch in (249, 250, 300)]
+        [None, 2.0, 2.15]
+        """
+        total = _checks.as_count(total, "total", at_least=1)
+        epoch = _checks.as_count(epoch, "epoch")
+        factors = [factor for start, factor in self.delta_scales if self._epoch(start, total) <= epoch]
+        return factors[-1] if factors else None

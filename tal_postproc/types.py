@@ -22,6 +22,8 @@ __all__ = [
     "EnsembledSegments",
     "FormatError",
     "FusedSegments",
+    "LabelChurn",
+    "LabelCollapseWarning",
     "MeanAveragePrecision",
     "MissingExtraError",
     "Segments",
@@ -40,6 +42,10 @@ class UnitError(ValueError):
 
 class FormatError(ValueError):
     """A file or record is not what its format says, or is larger than it may be."""
+
+
+class LabelCollapseWarning(UserWarning):
+    """Pseudo labels are all zero, or nonzero nearly everywhere: a training on them learns nothing."""
 
 
 class MissingExtraError(ImportError):
@@ -563,3 +569,38 @@ class AverageRecall:
     recall: Float  # (I, P)
     average_recall: Float  # (P,) mean over thresholds
     area: float  # area under average_recall in percent of the full rectangle
+
+
+@dataclass(frozen=True, slots=True)
+class LabelChurn:
+    """How much the label maps of a refresh differ from those before, and why.
+
+    Changes are sums of :math:`|G^t - G^{t-1}|` over the snippets and classes of the videos that had a map before.  With
+    instances for both refreshes the change is split, exactly, by what covers a snippet (the first that applies):
+
+    * `scores`: an old and a new instance that are matched with each other;
+    * `boundaries`: another instance that has a match;
+    * `appeared`: a new instance without a match;
+    * `vanished`: an old instance without a match;
+    * `elsewhere`: none.
+
+    Without instances these parts, and the three counts, are None.
+    """
+
+    num_videos: int  # maps of this refresh
+    num_compared: int  # of these, videos that had a map before
+    num_kept: int  # videos of the bank that this refresh left out, and that stay as they were
+    num_empty: int  # maps of this refresh without any label
+    nonzero_share: float  # of the snippets of every class that has a label in its video; 0 without labels
+    mass_before: float  # sum of |label| over the compared videos, before
+    mass: float  # and after
+    change: float
+    relative_change: float  # change / (mass_before + mass), in [0, 1]; 1: old and new share nothing; 0 without labels
+    scores: float | None = None
+    boundaries: float | None = None
+    appeared: float | None = None
+    vanished: float | None = None
+    elsewhere: float | None = None
+    num_matched: int | None = None  # pairs of instances
+    num_appeared: int | None = None  # new instances of the compared videos without a match
+    num_vanished: int | None = None  # old ones
