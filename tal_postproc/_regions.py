@@ -1,4 +1,4 @@
-"""Which snippets an interval of real numbers covers: one rule for all labels.
+"""Which snippets an interval of real numbers covers, and label maps painted by it: one rule for all labels.
 
 Snippet t lies in an interval when its middle, t + 0.5, does.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from ._checks import Float, Int
 
-__all__ = ["covered", "to_snippets"]
+__all__ = ["covered", "paint_largest", "to_snippets"]
 
 
 def to_snippets(boundaries: Float, num_snippets: int) -> Int:
@@ -20,7 +20,7 @@ def to_snippets(boundaries: Float, num_snippets: int) -> Int:
     return np.clip(np.ceil(boundaries - 0.5), 0, num_snippets).astype(np.int64)
 
 
-def covered(segments: Float, num_snippets: int) -> tuple[Int, Int]:
+def covered(segments: Float, num_snippets: int, name: str = "segments") -> tuple[Int, Int]:
     """(N,) first snippet that each (checked) segment covers, and (N,) the one after its last, int64.
 
     A segment that holds the middle of no snippet of the video covers the one snippet that holds its own middle, or the
@@ -30,7 +30,7 @@ def covered(segments: Float, num_snippets: int) -> tuple[Int, Int]:
     if beyond.any():
         first = int(beyond.argmax())
         raise ValueError(
-            f"`segments` must touch the video, [0, {num_snippets}] in snippets; row {first} is "
+            f"`{name}` must touch the video, [0, {num_snippets}] in snippets; row {first} is "
             f"{segments[first].tolist()} ({int(beyond.sum())} of {len(segments)} rows)"
         )
     start, stop = to_snippets(segments[:, 0], num_snippets), to_snippets(segments[:, 1], num_snippets)
@@ -40,3 +40,24 @@ def covered(segments: Float, num_snippets: int) -> tuple[Int, Int]:
         start[without] = np.clip(middle, 0, num_snippets - 1).astype(np.int64)
         stop[without] = start[without] + 1
     return start, stop
+
+
+def paint_largest(start: Int, stop: Int, labels: Int, values: Float, shape: tuple[int, int]) -> Float:
+    """(T, K) map of the largest of 0 and the values of the regions ``start .. stop`` of each class.
+
+    A region is two blocks, perhaps overlapping, whose length is a power of 2; blocks are halved, the longest first,
+    until they are snippets.  O(N + T K log T), whatever the regions' lengths.
+    """
+    num_snippets, num_classes = shape
+    length = stop - start
+    level = np.frexp(length)[1] - 1  # of the largest power of 2 within the length; -1 where it is 0
+    first = labels * num_snippets + start
+    flat = np.zeros(num_classes * num_snippets)  # flat[i]: largest value of the blocks of this level that begin at i
+    for power in range(int(level.max(initial=-1)), -1, -1):
+        rows = level == power
+        np.maximum.at(flat, first[rows], values[rows])
+        np.maximum.at(flat, (first + length)[rows] - 2**power, values[rows])
+        half = 2**power // 2
+        if half:
+            flat[half:] = np.maximum(flat[half:], flat[:-half])
+    return np.ascontiguousarray(flat.reshape(num_classes, num_snippets).T)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = [
     "FusedSegments",
     "LabelChurn",
     "LabelCollapseWarning",
+    "LabelQuality",
+    "LabelState",
     "MeanAveragePrecision",
     "MissingExtraError",
     "Segments",
@@ -604,3 +607,71 @@ class LabelChurn:
     num_matched: int | None = None  # pairs of instances
     num_appeared: int | None = None  # new instances of the compared videos without a match
     num_vanished: int | None = None  # old ones
+
+
+class LabelState(IntEnum):
+    """The codes of a tri-state label map, an array of int8.
+
+    >>> [(state.name, state.value) for state in LabelState]
+    [('IGNORE', -1), ('BACKGROUND', 0), ('ACTION', 1)]
+    """
+
+    IGNORE = -1
+    BACKGROUND = 0
+    ACTION = 1
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _shares(part: Int, whole: Int | int) -> Float:
+    """Quotients, 0 where there is nothing to divide by."""
+    return part / np.maximum(whole, 1)  # nothing is part of nothing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelQuality:
+    """How good label maps are, from counts over all videos; see `pseudo_label_quality` for what is counted.
+
+    Shares are fractions, and 0 where there is nothing to divide by: the counts tell whether there was.
+    """
+
+    labelled: Int  # (K,) snippets labelled as action of each class
+    correct: Int  # (K,) those of them in which the class acts
+    truth: Int  # (K,) snippets in which the class acts
+    background: int  # snippets labelled as background
+    correct_background: int  # those of them in which nothing acts
+    correct_snippets: int  # snippets that are labelled, and by nothing that is wrong
+    num_snippets: int  # all of them
+
+    @property
+    def precision(self) -> float:
+        """Correct labels, of action or background, among all labels."""
+        labels = int(self.labelled.sum()) + self.background
+        return _share(int(self.correct.sum()) + self.correct_background, labels)
+
+    @property
+    def recall(self) -> float:
+        """Correct action labels among what acts, over all classes."""
+        return _share(int(self.correct.sum()), int(self.truth.sum()))
+
+    @property
+    def coverage(self) -> float:
+        """Correctly labelled snippets among all snippets: the "recall" of the ILG paper."""
+        return _share(self.correct_snippets, self.num_snippets)
+
+    @property
+    def precision_per_class(self) -> Float:
+        """(K,) precision of the action labels of each class."""
+        return _shares(self.correct, self.labelled)
+
+    @property
+    def recall_per_class(self) -> Float:
+        """(K,) recall of each class."""
+        return _shares(self.correct, self.truth)
+
+    @property
+    def coverage_per_class(self) -> Float:
+        """(K,) snippets with a correct label of each class, among all snippets."""
+        return _shares(self.correct, self.num_snippets)

@@ -30,6 +30,8 @@ FLOORS = {
     "suppression": 2,
     "fusion": 2,
     "evaluation": 2,
+    "pseudo_labels": 2,
+    "label_bank": 2,
     "presets": 3,
     "_signals": 3,
     "_stages": 3.1,
