@@ -8,6 +8,7 @@ import logging
 from . import config, formats, presets, synthetic
 from .evaluation import average_recall, classification_map, filter_ambiguous, mean_average_precision
 from .fusion import fuse_segments, weighted_segment_fusion
+from .label_bank import DeltaPseudoLabels
 from .overlap import tiou_matrix
 from .pipeline import PostProcessor, warm_up
 from .proposals import extract_proposals, oic_scores, segments_to_seconds, upsample_tcam
@@ -19,6 +20,8 @@ from .types import (
     EnsembledSegments,
     FormatError,
     FusedSegments,
+    LabelChurn,
+    LabelCollapseWarning,
     MeanAveragePrecision,
     MissingExtraError,
     Segments,
@@ -33,9 +36,12 @@ __all__ = [
     "Annotations",
     "AverageRecall",
     "ClassificationMAP",
+    "DeltaPseudoLabels",
     "EnsembledSegments",
     "FormatError",
     "FusedSegments",
+    "LabelChurn",
+    "LabelCollapseWarning",
     "MeanAveragePrecision",
     "MissingExtraError",
     "PostProcessor",
