@@ -277,21 +277,24 @@ class Segments:
             raise ValueError(f"`{name}` must be one number or one per video ({self.num_videos}), got {len(per_video)}")
         if not (np.isfinite(per_video) & (per_video > 0)).all():
             raise ValueError(f"`{name}` must be finite and above 0, got {per_video.tolist()}")
-        rows = per_video if per_video.ndim == 0 else per_video[self.video_index][:, None]
-        scaled = self.segments * rows if unit == "second" else self.segments / rows
-        return replace(self, segments=scaled, unit=unit)
+        by = per_video if per_video.ndim == 0 else per_video[self.video_index]
+        times = {name: self.columns[name] for name in _TIMES if name in self.columns} | {"": self.segments}
+        for name, value in times.items():
+            times[name] = (value.T * by).T if unit == "second" else (value.T / by).T
+        return replace(self, segments=times.pop(""), unit=unit, columns={**self.columns, **times})
 
     def to_seconds(self, seconds_per_snippet: float | ArrayLike) -> Segments:
-        """Snippets to seconds; one number, or one per video."""
+        """Snippets to seconds; one number, or one per video.  What a fusion adds in snippets is converted, too."""
         self.require_unit("snippet", "segments")
         return self._scaled(seconds_per_snippet, "second", "seconds_per_snippet")
 
     def to_snippets(self, seconds_per_snippet: float | ArrayLike) -> Segments:
-        """Seconds to snippets; one number, or one per video.  Nothing is rounded."""
+        """Seconds to snippets, the reverse; nothing is rounded."""
         self.require_unit("second", "segments")
         return self._scaled(seconds_per_snippet, "snippet", "seconds_per_snippet")
 
 
+_TIMES = ("pick", "start_std", "end_std")  # columns in the unit of the segments
 _PUT = [getattr(Segments, name).__set__ for name in Segments.__slots__]  # the fields of a frozen object, set directly
 
 
