@@ -674,3 +674,32 @@ def test_bad_epochs():
         RefreshSchedule().epochs(0)
     with pytest.raises(TypeError, match="epoch"):
         RefreshSchedule().delta_scale(1.5, 10)
+
+
+# -------------------------------------------------------------------------------------------- what a loss does with it
+@quiet
+def test_descent_direction_of_difference_targets(rng):
+    """For -sum d log softmax(z) it is d_c - P_c sum(d), and d_c (1 - P_c) only where c is the only class."""
+    logits, step = rng.normal(0, 1, 4), 1e-6
+    bank = DeltaPseudoLabels()
+    for _ in range(2):
+        bank.update({"v": rng.uniform(0, 1, (1, 4)) * [1, 1, 1, 0]})
+    target = bank.targets("v", scale=2.0)[0]
+
+    def loss(z, d):
+        return -(d @ (z - np.log(np.exp(z).sum())))
+
+    def direction(d):
+        return [-(loss(logits + e, d) - loss(logits - e, d)) / (2 * step) for e in step * np.eye(4)]
+
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    assert (target < 0).any()
+    assert_allclose(direction(target), target - probabilities * target.sum(), atol=1e-8)
+    lone = target * [1, 0, 0, 0]
+    assert_allclose(direction(lone)[0], lone[0] * (1 - probabilities[0]), atol=1e-8)
+    balanced = target - [0, 0, 0, target.sum()]
+    assert_allclose(direction(balanced), balanced, atol=1e-8)
+    smallest = int(target.argmin())
+    deep = [loss(logits - far * np.eye(4)[smallest], target) for far in (0, 1e3, 1e6)]
+    assert deep[2] < deep[1] < deep[0]
+    assert deep[2] < -1e4
