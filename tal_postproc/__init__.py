@@ -6,12 +6,26 @@
 import logging
 
 from . import config, formats, presets, synthetic
-from .evaluation import average_recall, classification_map, filter_ambiguous, mean_average_precision
+from .evaluation import (
+    average_recall,
+    classification_map,
+    filter_ambiguous,
+    mean_average_precision,
+    pseudo_label_quality,
+)
 from .fusion import fuse_segments, weighted_segment_fusion
 from .label_bank import DeltaPseudoLabels
 from .overlap import tiou_matrix
 from .pipeline import PostProcessor, warm_up
 from .proposals import extract_proposals, oic_scores, segments_to_seconds, upsample_tcam
+from .pseudo_labels import (
+    gaussian_label_map,
+    hard_label_map,
+    score_label_map,
+    smooth_label_map,
+    tri_state_label_map,
+    two_threshold_label_map,
+)
 from .suppression import batched_nms, nms, segment_voting, soft_nms
 from .types import (
     Annotations,
@@ -22,6 +36,8 @@ from .types import (
     FusedSegments,
     LabelChurn,
     LabelCollapseWarning,
+    LabelQuality,
+    LabelState,
     MeanAveragePrecision,
     MissingExtraError,
     Segments,
@@ -42,6 +58,8 @@ __all__ = [
     "FusedSegments",
     "LabelChurn",
     "LabelCollapseWarning",
+    "LabelQuality",
+    "LabelState",
     "MeanAveragePrecision",
     "MissingExtraError",
     "PostProcessor",
@@ -57,15 +75,22 @@ __all__ = [
     "filter_ambiguous",
     "formats",
     "fuse_segments",
+    "gaussian_label_map",
+    "hard_label_map",
     "mean_average_precision",
     "nms",
     "oic_scores",
     "presets",
+    "pseudo_label_quality",
+    "score_label_map",
     "segment_voting",
     "segments_to_seconds",
+    "smooth_label_map",
     "soft_nms",
     "synthetic",
     "tiou_matrix",
+    "tri_state_label_map",
+    "two_threshold_label_map",
     "upsample_tcam",
     "warm_up",
     "weighted_segment_fusion",

@@ -315,7 +315,7 @@ def test_two_thresholds_equal_the_oracle(tcam, upper, lower, rule, known):
 
 
 def test_the_example_of_the_paper():
-    """Section III-B: scores of exactly 0.7 are kept at a threshold of 0.7; the paper prints 7 of the 8 labels."""
+    """Section III-D: scores of exactly 0.7 are kept at a threshold of 0.7; the paper prints 7 of the 8 labels."""
     ots = np.array([[0.7, 0.6, 0.6, 0.5, 0.7, 0.5, 0.8, 0.7]]).T
     assert two_threshold_label_map(ots).ravel().tolist() == [1, -1, -1, -1, 1, -1, 1, 1]
     rts = np.repeat([[0.7], [0.6], [0.7], [0.8]], 2, axis=0)
