@@ -358,7 +358,7 @@ def _paired(maps: Any, instances: Any) -> Iterator[tuple[Any, Any, Segments | No
             if pair[0] not in instances:
                 raise ValueError(f"`instances` must know every video of `maps`, {pair[0]!r:.80} is missing")
             rows = instances[pair[0]]
-        yield (*pair, rows)
+        yield str(pair[0]), pair[1], rows  # str: NumPy's own text would not survive a restricted unpickler
         del pair
         count += 1
     if aligned is not None and next(aligned, done) is not done:

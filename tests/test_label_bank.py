@@ -399,7 +399,7 @@ def bank():
     maps = [np.round(np.sin(grid + k), 1) * (grid % 5 > 2) for k in (0, 1)]
     made.update({"v": maps[0], "ä": maps[1][:7]}, {"v": as_segments([(1, 2, 5)]), "ä": as_segments([])})
     made.update({"v": maps[1], "ä": maps[0][:7]}, {"v": as_segments([(1, 2, 6), (2, 0, 1)]), "ä": as_segments([])})
-    made.update({"new": maps[0][:4]}, missing="keep")
+    made.update([(np.str_("new"), maps[0][:4])], missing="keep")
     return made
 
 
