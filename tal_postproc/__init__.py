@@ -15,6 +15,7 @@ from .evaluation import (
 )
 from .fusion import fuse_segments, weighted_segment_fusion
 from .label_bank import DeltaPseudoLabels
+from .linpro import linpro_label_map, linpro_label_maps, linpro_labels
 from .overlap import tiou_matrix
 from .pipeline import PostProcessor, warm_up
 from .proposals import extract_proposals, oic_scores, segments_to_seconds, upsample_tcam
@@ -38,6 +39,8 @@ from .types import (
     LabelCollapseWarning,
     LabelQuality,
     LabelState,
+    LinProLabelMap,
+    LinProLabels,
     MeanAveragePrecision,
     MissingExtraError,
     Segments,
@@ -60,6 +63,8 @@ __all__ = [
     "LabelCollapseWarning",
     "LabelQuality",
     "LabelState",
+    "LinProLabelMap",
+    "LinProLabels",
     "MeanAveragePrecision",
     "MissingExtraError",
     "PostProcessor",
@@ -77,6 +82,9 @@ __all__ = [
     "fuse_segments",
     "gaussian_label_map",
     "hard_label_map",
+    "linpro_label_map",
+    "linpro_label_maps",
+    "linpro_labels",
     "mean_average_precision",
     "nms",
     "oic_scores",

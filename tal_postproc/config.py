@@ -21,6 +21,7 @@ __all__ = [
     "Expand",
     "Fuse",
     "Keep",
+    "LinPro",
     "Margin",
     "Nms",
     "Overlap",
@@ -461,6 +462,32 @@ class Pipeline(Settings):
 
 
 # ------------------------------------------------------------------------------------------------------ pseudo labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinPro(Settings):
+    """How instances become snippet-wise labels; the fields are the options of `linpro_labels`."""
+
+    normalization: Literal["mean", "sum"] = "mean"
+    upper_bound: float | None = 1.0
+    margin_scale: float = 0.25
+    margin_power: float = 1.0
+    layout: Literal["symmetric", "gaufuse"] = "symmetric"
+    nonpositive: Literal["keep", "drop", "clip"] = "keep"
+    selection: Literal["min_norm", "vertex"] = "min_norm"
+    solver: Literal["auto", "highs"] = "auto"
+    infeasible: Literal["relax", "raise"] = "relax"
+
+    def _check(self) -> None:
+        self._choose("normalization", "mean", "sum")
+        self._number("upper_bound", optional=True, above=0.0)
+        self._number("margin_scale", at_least=0.0)
+        self._number("margin_power", at_least=0.0)
+        self._choose("layout", "symmetric", "gaufuse")
+        self._choose("nonpositive", "keep", "drop", "clip")
+        self._choose("selection", "min_norm", "vertex")
+        self._choose("solver", "auto", "highs")
+        self._choose("infeasible", "relax", "raise")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ __all__ = [
     "LabelCollapseWarning",
     "LabelQuality",
     "LabelState",
+    "LinProLabelMap",
+    "LinProLabels",
     "MeanAveragePrecision",
     "MissingExtraError",
     "Segments",
@@ -487,6 +489,36 @@ class FusedSegments:
 
     def __len__(self) -> int:
         return len(self.segments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinProLabels:
+    """LinPro labels of one class, and what is proven of them.
+
+    `status` is "empty" (no instances), "optimal" (all scores are met), "relaxed" (they cannot all be met; the violation
+    is the least there is) or "uncertified" (no proof within 1e-8; the labels are the best that was found).
+    """
+
+    labels: Float  # (T,)
+    objective: float  # sum of the labels
+    violation: float  # sum over the instances of |W_j . g - q_j|
+    gap: float  # how far, at most, the worst component is from its optimum; see `linpro_labels`
+    status: str
+    solved: Mapping[str, int]  # components by who solved them: "closed_form", "simplex", "highs"
+    uncertified: int  # components without a proof
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinProLabelMap:
+    """LinPro labels of one video, and what is proven of each class; the fields are those of `LinProLabels`."""
+
+    labels: Float  # (T, K), with a column of zeros for the background where one was asked for
+    objective: Float  # (K,) per class, the background left out here and below
+    violation: Float  # (K,)
+    gap: Float  # (K,)
+    status: tuple[str, ...]  # (K,)
+    solved: Mapping[str, int]
+    uncertified: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,681 @@
+"""Kernels of LinPro: systems of one class cut into small linear programs, and those solved and certified.
+
+The rows of a *component* are instances whose windows [left, right) hang together.  Its columns are groups of snippets
+that all rows see alike: `pattern` holds +1 inside, -1 in the margins and 0 elsewhere.  With x the label mass of every
+column and r the residuals, the program is, in that order of importance,
+
+    min sum(weight * abs(r)),   then min sum(x),   then min sum(x^2 / sizes),
+    where A x + r = rhs,  0 <= x <= caps,  A = pattern, its negative entries in row j times ratio[j].
+
+Masses are in units that make the largest right-hand side about 1; an infinite cap is no cap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import kernel
+
+CLOSED_FORM, SIMPLEX, HIGHS, OPEN = range(4)  # who solved a component; OPEN: not solved yet
+
+FEASIBLE = 1e-9  # violation, in units of the largest score, below which a component counts as met
+ACCEPTED = 1e-8  # largest gap or breach of optimality conditions that is certified
+_ZERO = 1e-9  # of reduced costs, of pivots, and of the distance to a bound
+
+
+@kernel
+def find_components(group, bounds):
+    """Offsets of the components among rows sorted by group, then by window."""
+    offsets = np.empty(len(group) + 1, np.int64)
+    count, reach = 0, np.int64(0)
+    for row in range(len(group)):
+        if row == 0 or group[row] != group[row - 1] or bounds[row, 0] >= reach:
+            offsets[count] = row
+            count += 1
+            reach = bounds[row, 3]
+        reach = max(reach, bounds[row, 3])
+    offsets[count] = len(group)
+    return offsets[: count + 1]
+
+
+@kernel
+def _cut_points(bounds):
+    """The distinct window and segment ends, rising."""
+    cuts = bounds.copy().reshape(-1)
+    gap = 1
+    while gap < len(cuts):
+        gap = 3 * gap + 1
+    while gap > 1:  # Shell's sort: a call of NumPy's compiles for a second
+        gap //= 3
+        for i in range(gap, len(cuts)):
+            value, j = cuts[i], i
+            while j >= gap and cuts[j - gap] > value:
+                cuts[j] = cuts[j - gap]
+                j -= gap
+            cuts[j] = value
+    count = 1
+    for i in range(1, len(cuts)):
+        if cuts[i] != cuts[count - 1]:
+            cuts[count] = cuts[i]
+            count += 1
+    return cuts[:count]
+
+
+@kernel
+def build(bounds, scores, mean):
+    """Pieces and columns of one component: its program without caps.
+
+    Returns (pattern, ratio, sizes, rhs, weight, top, largest, cuts, column): the unit of mass is top * largest, that of
+    violation `largest`; piece p is [cuts[p], cuts[p + 1]) and belongs to column[p], -1 where no row sees it.
+    """
+    m = len(bounds)
+    cuts = _cut_points(bounds)
+    pieces = len(cuts) - 1
+    signs = np.zeros((m, max(pieces, 1)), np.int8)
+    codes = np.zeros(max(pieces, 1), np.int64)
+    ratio, factor = np.ones(m), np.ones(m)
+    largest, top = 0.0, 1.0
+    for j in range(m):
+        left, start, stop, right = bounds[j, 0], bounds[j, 1], bounds[j, 2], bounds[j, 3]
+        inner, outer = stop - start, start - left + right - stop
+        if mean:
+            factor[j] = inner if inner > 0 else max(outer, 1)
+            if inner > 0 and outer > 0:
+                ratio[j] = inner / outer
+        top = max(top, factor[j])
+        largest = max(largest, abs(scores[j]))
+        low, high = 0, pieces
+        while low < high:
+            middle = (low + high) // 2
+            if cuts[middle] < left:
+                low = middle + 1
+            else:
+                high = middle
+        key = (j + 1) * np.int64(0x2545F4914F6CDD1D)
+        key ^= key >> 29
+        for p in range(low, pieces):
+            if cuts[p] >= right:
+                break
+            sign = 1 if start <= cuts[p] < stop else -1
+            signs[j, p] = sign
+            codes[p] += key * (2 + sign)
+    # columns in the order of time; equal ones are merged
+    column = np.full(max(pieces, 1), -1)
+    first = np.empty(max(pieces, 1), np.int64)
+    sizes = np.zeros(max(pieces, 1))
+    count = 0
+    for p in range(pieces):
+        if codes[p] == 0:
+            continue
+        for k in range(count):
+            if codes[first[k]] == codes[p]:
+                same = True
+                for j in range(m):
+                    if signs[j, first[k]] != signs[j, p]:
+                        same = False
+                        break
+                if same:
+                    column[p] = k
+                    break
+        if column[p] < 0:
+            column[p] = count
+            first[count] = p
+            count += 1
+        sizes[column[p]] += cuts[p + 1] - cuts[p]
+    pattern = np.empty((m, count), np.int8)
+    for j in range(m):
+        for k in range(count):
+            pattern[j, k] = signs[j, first[k]]
+    rhs, weight = np.zeros(m), np.ones(m)
+    if largest == 0.0:
+        largest = 1.0
+    for j in range(m):
+        weight[j] = top / factor[j]
+        rhs[j] = scores[j] / largest / weight[j]
+    return pattern, ratio, sizes[:count], rhs, weight, top, largest, cuts, column[:pieces]
+
+
+@kernel
+def _pivot(table, rows, p, k, sign):
+    """Make column k, times `sign`, the unit column of row p; `rows` is the number of rows that take part."""
+    width = table.shape[1]
+    scale = 1.0 / (sign * table[p, k])
+    for c in range(width):
+        table[p, c] *= scale
+    for i in range(rows):
+        share = sign * table[i, k]
+        if i != p and share != 0.0:
+            for c in range(width):
+                table[i, c] -= share * table[p, c]
+    for i in range(rows):  # exactly the unit column
+        table[i, k] = 0.0
+    table[p, k] = sign
+
+
+@kernel
+def lexicographic(pattern, ratio, caps, rhs, weight):
+    """Vertex of least weighted residual and then of least sum, by a dense primal simplex from the basis of residuals.
+
+    Returns (x, first, second, done): the mass of every column, the multipliers of the rows for either goal, and
+    whether it ended.  Variables are the m residuals twice (K + j rises, K + m + j falls) and the K columns.
+    """
+    m, width = pattern.shape
+    table = np.zeros((m + 2, width + m))
+    basic, value = np.empty(m, np.int64), np.empty(m)
+    place = np.full(width + 2 * m, -1)
+    at_cap = np.zeros(width, np.bool_)
+    heaviest = 1.0
+    for j in range(m):
+        sign = 1.0 if rhs[j] >= 0.0 else -1.0
+        heaviest = max(heaviest, weight[j])
+        for k in range(width):
+            if pattern[j, k] != 0:
+                entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
+                table[j, k] = sign * entry
+                table[m, k] -= sign * weight[j] * entry
+        table[j, width + j] = sign
+        table[m, width + j] = 0.0 if sign > 0.0 else 2.0 * weight[j]
+        basic[j] = width + j if sign > 0.0 else width + m + j
+        place[basic[j]] = j
+        value[j] = abs(rhs[j])
+    for k in range(width):
+        table[m + 1, k] = 1.0
+    small = _ZERO * heaviest
+    done, stalled = False, 0
+    for _ in range(20 * (m + width) + 100):
+        # entering variable: the first goal, and only where it is indifferent the second
+        enter, best, second_goal = -1, 0.0, True
+        bland = stalled > 2 * m + 20
+        for v in range(width + 2 * m):
+            if place[v] >= 0:
+                continue
+            if v < width:
+                if caps[v] <= 0.0:
+                    continue
+                one, two = table[m, v], table[m + 1, v]
+                if at_cap[v]:
+                    one, two = -one, -two
+            elif v < width + m:
+                one, two = table[m, v], table[m + 1, v]
+            else:
+                one, two = 2.0 * weight[v - width - m] - table[m, v - m], -table[m + 1, v - m]
+            if one < -small:
+                if second_goal or (one < best and not bland):
+                    enter, best, second_goal = v, one, False
+            elif second_goal and one <= small and two < -_ZERO and (enter < 0 or (two < best and not bland)):
+                enter, best = v, two
+            if bland and enter >= 0 and not second_goal:
+                break
+        if enter < 0:
+            done = True
+            break
+        k, sign = (enter, 1.0) if enter < width + m else (enter - m, -1.0)
+        step = caps[enter] if enter < width else np.inf
+        move = -1.0 if enter < width and at_cap[enter] else 1.0
+        leave, to_cap, largest = -1, False, 0.0
+        for i in range(m):
+            change = -move * sign * table[i, k]
+            if change < -_ZERO:
+                room, up = value[i] / -change, False
+            elif change > _ZERO and basic[i] < width and caps[basic[i]] < np.inf:
+                room, up = (caps[basic[i]] - value[i]) / change, True
+            else:
+                continue
+            room = max(room, 0.0)
+            if room < step - 1e-12 or (
+                room <= step + 1e-12 and (leave < 0 or (basic[i] < basic[leave] if bland else abs(change) > largest))
+            ):
+                step, leave, to_cap, largest = min(step, room), i, up, abs(change)
+        if step == np.inf:
+            break
+        stalled = stalled + 1 if step <= 1e-12 else 0
+        for i in range(m):
+            value[i] -= move * step * sign * table[i, k]
+        if leave < 0:
+            at_cap[enter] = not at_cap[enter]
+            continue
+        gone = basic[leave]
+        place[gone] = -1
+        if gone < width:
+            at_cap[gone] = to_cap
+        value[leave] = (caps[enter] - step) if move < 0.0 else step
+        if enter < width:
+            at_cap[enter] = False
+        basic[leave], place[enter] = enter, leave
+        one = table[m, k] if sign > 0.0 else 2.0 * weight[enter - width - m] - table[m, k]
+        two = sign * table[m + 1, k]
+        _pivot(table, m, leave, k, sign)
+        for c in range(width + m):
+            table[m, c] -= one * table[leave, c]
+            table[m + 1, c] -= two * table[leave, c]
+        table[m, k] = 0.0 if sign > 0.0 else 2.0 * weight[enter - width - m]
+        table[m + 1, k] = 0.0
+    x = np.zeros(width)
+    first, second = np.empty(m), np.empty(m)
+    for k in range(width):
+        if at_cap[k]:
+            x[k] = caps[k]
+    for i in range(m):
+        if basic[i] < width:
+            x[basic[i]] = value[i]
+        first[i] = weight[i] - table[m, width + i]
+        second[i] = -table[m + 1, width + i]
+    residual = np.empty(m)
+    for _ in range(2):  # the pivots' rounding errors, taken out through the inverse of the basis
+        for j in range(m):
+            residual[j] = rhs[j]
+            for k in range(width):
+                if pattern[j, k] != 0:
+                    residual[j] -= x[k] * (1.0 if pattern[j, k] > 0 else -ratio[j])
+            if place[width + j] >= 0:
+                residual[j] -= value[place[width + j]]
+            elif place[width + m + j] >= 0:
+                residual[j] += value[place[width + m + j]]
+        for i in range(m):
+            for j in range(m):
+                value[i] += table[i, width + j] * residual[j]
+            if basic[i] < width:
+                x[basic[i]] = value[i]
+    for k in range(width):
+        x[k] = min(max(x[k], 0.0), caps[k])
+    return x, first, second, done
+
+
+@kernel
+def certify(pattern, ratio, caps, rhs, weight, x, first, second):
+    """How good a solution provably is: (violation, gap of the violation, sum, gap of the sum).
+
+    The bounds hold for any multipliers.  With y = second + M first for a sufficient M, no label map of this violation
+    has a sum below rhs.y - sum caps (A'y - 1)+, less M times the violation where there is one; likewise no residual is
+    below rhs.z - sum caps (A'z)+ for z = first within the weights.  Without a cap, no better map has a column beyond
+    the sum that was reached, which takes the cap's place; gaps of sums are divided by 1 + the largest multiplier then.
+    """
+    m, width = pattern.shape
+    violation, total = 0.0, 0.0
+    capped = True
+    for k in range(width):
+        total += x[k]
+        capped = capped and caps[k] < np.inf
+    for j in range(m):
+        residual = rhs[j]
+        for k in range(width):
+            if pattern[j, k] != 0:
+                residual -= x[k] * (1.0 if pattern[j, k] > 0 else -ratio[j])
+        violation += weight[j] * abs(residual)
+    met = violation <= FEASIBLE
+    multiplier = 0.0
+    one, two = np.zeros(width), np.zeros(width)
+    for k in range(width):
+        for j in range(m):
+            if pattern[j, k] != 0:
+                entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
+                one[k] += entry * min(max(first[j], -weight[j]), weight[j])
+                two[k] += entry * second[j]
+        if abs(one[k]) > _ZERO:
+            multiplier = max(multiplier, (1.0 - two[k]) / one[k])  # -d2 / d1 with d1 = -one, d2 = 1 - two
+    if not met:
+        for j in range(m):
+            if weight[j] - first[j] > _ZERO:
+                multiplier = max(multiplier, second[j] / (weight[j] - first[j]))
+            if weight[j] + first[j] > _ZERO:
+                multiplier = max(multiplier, -second[j] / (weight[j] + first[j]))
+    least_violation, least_sum, largest, heaviest = 0.0, 0.0, 0.0, 0.0
+    for j in range(m):
+        z = min(max(first[j], -weight[j]), weight[j])
+        y = second[j] + multiplier * z
+        least_violation += rhs[j] * z
+        least_sum += rhs[j] * y
+        largest = max(largest, abs(y))
+        heaviest = max(heaviest, abs(y) / weight[j])
+    excess, outer_excess = 0.0, 0.0
+    for k in range(width):
+        over, beyond = one[k], two[k] + multiplier * one[k] - 1.0
+        if capped:
+            least_violation -= caps[k] * max(over, 0.0)
+            least_sum -= caps[k] * max(beyond, 0.0)
+        else:
+            outer_excess, excess = max(outer_excess, over), max(excess, beyond)
+    if not capped:
+        least_violation -= (1.0 + total) * outer_excess
+        least_sum -= total * excess
+    gap = violation
+    if not met:
+        gap = violation - least_violation
+        least_sum -= heaviest * violation
+    scale = 1.0 + total
+    if not capped:
+        scale *= 1.0 + largest
+    return violation, abs(gap), total, abs(total - least_sum) / scale
+
+
+@kernel
+def _solve(matrix, target):
+    """Solution of a small symmetric positive definite system by Cholesky's method, in place."""
+    n = len(target)
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= matrix[i, k] * matrix[j, k]
+            if i == j:
+                matrix[i, i] = np.sqrt(max(total, 1e-14))
+            else:
+                matrix[i, j] = total / matrix[j, j]
+    for i in range(n):
+        for k in range(i):
+            target[i] -= matrix[i, k] * target[k]
+        target[i] /= matrix[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            target[i] -= matrix[k, i] * target[k]
+        target[i] /= matrix[i, i]
+
+
+@kernel
+def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
+    """The one point of least sum(x^2 / sizes) among those as good as x, and how far it breaks optimality conditions.
+
+    The optimal face is where columns whose reduced cost is not zero stay at their bound.  On it, an active-set method:
+    a basis of the rows, *free* variables besides it that Newton's step moves, the others at their bounds.  Any optimal
+    x will do to start from, the multipliers too.
+    """
+    m, width = pattern.shape
+    heaviest = 1.0
+    violation = 0.0
+    goal = rhs.copy()
+    for j in range(m):
+        heaviest = max(heaviest, weight[j])
+        residual = rhs[j]
+        for k in range(width):
+            if pattern[j, k] != 0:
+                residual -= x[k] * (1.0 if pattern[j, k] > 0 else -ratio[j])
+        violation += weight[j] * abs(residual)
+        goal[j] = residual
+    met = violation <= FEASIBLE
+
+    # the variables of the face: columns, and residuals that may change (K + j as they rise, K + m + j as they fall)
+    variable = np.empty(width + 2 * m, np.int64)
+    n = 0
+    for k in range(width):
+        one, two = 0.0, 1.0
+        for j in range(m):
+            if pattern[j, k] != 0:
+                entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
+                one -= entry * first[j]
+                two -= entry * second[j]
+        if abs(one) <= _ZERO * heaviest and abs(two) <= _ZERO * (1.0 + heaviest) and caps[k] > 0.0:
+            variable[n] = k
+            n += 1
+    columns = n
+    if not met:
+        for j in range(m):
+            if weight[j] - first[j] <= _ZERO * heaviest and abs(second[j]) <= _ZERO:
+                variable[n] = width + j
+                n += 1
+            elif weight[j] + first[j] <= _ZERO * heaviest and abs(second[j]) <= _ZERO:
+                variable[n] = width + m + j
+                n += 1
+    if columns == 0:
+        return x, 0.0
+
+    largest_size = 0.0
+    for k in range(width):
+        largest_size = max(largest_size, sizes[k])
+    table = np.zeros((m, n + m))
+    z, cap, curve = np.empty(n), np.full(n, np.inf), np.zeros(n)
+    interior = np.zeros(n, np.bool_)
+    for c in range(n):
+        v = variable[c]
+        if v < width:
+            cap[c], curve[c], z[c] = caps[v], largest_size / sizes[v], x[v]
+            for j in range(m):
+                if pattern[j, v] != 0:
+                    table[j, c] = 1.0 if pattern[j, v] > 0 else -ratio[j]
+        else:
+            j = v - width if v < width + m else v - width - m
+            sign = 1.0 if v < width + m else -1.0
+            z[c] = max(sign * goal[j], 0.0)
+            table[j, c] = sign
+        if z[c] <= _ZERO * min(1.0, cap[c]):
+            z[c] = 0.0
+        elif z[c] >= cap[c] * (1.0 - _ZERO):
+            z[c] = cap[c]
+        else:
+            interior[c] = True
+    for j in range(m):  # what the variables of the face have to add up to
+        for c in range(columns):
+            goal[j] += table[j, c] * x[variable[c]]
+        table[j, n + j] = 1.0
+    original = table[:, :n].copy()
+
+    BASIC, FREE, BOUND = 0, 1, 2
+    state = np.full(n, BOUND)
+    basic = np.full(m, -1)
+    rank = 0
+    for turn in range(2):  # interior variables enter the basis first
+        for c in range(n):
+            if interior[c] != (turn == 0) or rank == m:
+                continue
+            p, largest = -1, 1e-8
+            for i in range(m):
+                if basic[i] < 0 and abs(table[i, c]) > largest:
+                    p, largest = i, abs(table[i, c])
+            if p >= 0:
+                _pivot(table, m, p, c, 1.0)
+                basic[p], state[c] = c, BASIC
+                rank += 1
+            elif interior[c]:
+                state[c] = FREE
+    for c in range(n):
+        if interior[c] and state[c] == BOUND:
+            state[c] = FREE
+
+    slope = np.empty(n)
+    free = np.empty(n, np.int64)
+    stalled, settled, done = 0, False, False
+    for _ in range(50 * n + 200):
+        scale = 0.0
+        for c in range(n):
+            slope[c] = curve[c] * z[c]
+            scale = max(scale, slope[c])
+        for i in range(m):
+            if basic[i] >= 0 and curve[basic[i]] != 0.0 and z[basic[i]] != 0.0:
+                pull = curve[basic[i]] * z[basic[i]]
+                for c in range(n):
+                    if state[c] != BASIC:
+                        slope[c] -= pull * table[i, c]
+        count = 0
+        for c in range(n):
+            if state[c] == FREE:
+                free[count] = c
+                count += 1
+        if settled or count == 0:
+            enter, best = -1, -1e-11 * scale
+            for c in range(n):
+                if state[c] == BOUND:
+                    gain = slope[c] if z[c] <= 0.0 else -slope[c]
+                    if gain < best:
+                        enter, best = c, gain
+                        if stalled > 2 * n:
+                            break
+            if enter < 0:
+                done = True
+                break
+            state[enter] = FREE
+            free[count] = enter
+            count += 1
+        matrix, step = np.empty((count, count)), np.empty(count)
+        for a in range(count):
+            step[a] = -slope[free[a]]
+            for b in range(a + 1):
+                total = curve[free[a]] if a == b else 0.0
+                for i in range(m):
+                    if basic[i] >= 0:
+                        total += curve[basic[i]] * table[i, free[a]] * table[i, free[b]]
+                matrix[a, b] = total
+        _solve(matrix, step)
+        length, block, blocked_row = 1.0, -1, -1
+        for a in range(count):
+            c = free[a]
+            if step[a] < 0.0 and z[c] + length * step[a] < 0.0:
+                length, block = -z[c] / step[a], c
+            elif step[a] > 0.0 and z[c] + length * step[a] > cap[c]:
+                length, block = (cap[c] - z[c]) / step[a], c
+        moves = np.zeros(m)
+        for i in range(m):
+            if basic[i] >= 0:
+                for a in range(count):
+                    moves[i] -= table[i, free[a]] * step[a]
+                c = basic[i]
+                if abs(moves[i]) <= 1e-14:
+                    continue
+                if moves[i] < 0.0 and z[c] + length * moves[i] < 0.0:
+                    length, block, blocked_row = max(-z[c] / moves[i], 0.0), c, i
+                elif moves[i] > 0.0 and z[c] + length * moves[i] > cap[c]:
+                    length, block, blocked_row = max((cap[c] - z[c]) / moves[i], 0.0), c, i
+        for a in range(count):
+            c = free[a]
+            z[c] = min(max(z[c] + length * step[a], 0.0), cap[c])
+        for i in range(m):
+            if basic[i] >= 0:
+                z[basic[i]] = min(max(z[basic[i]] + length * moves[i], 0.0), cap[basic[i]])
+        stalled = stalled + 1 if length <= 1e-12 else 0
+        settled = block < 0
+        if settled:
+            continue
+        up = cap[block] < np.inf and z[block] > 0.5 * cap[block]
+        z[block] = cap[block] if up else 0.0
+        state[block] = BOUND
+        if blocked_row >= 0:
+            swap, largest = -1, 0.0
+            for a in range(count):
+                if abs(table[blocked_row, free[a]]) > largest:
+                    swap, largest = free[a], abs(table[blocked_row, free[a]])
+            _pivot(table, m, blocked_row, swap, 1.0)
+            basic[blocked_row], state[swap] = swap, BASIC
+
+    # rounding errors, taken out through the inverse of the basis; then the conditions on the face as it was given
+    for _ in range(2):
+        for i in range(m):
+            if basic[i] < 0:
+                continue
+            change = 0.0
+            for j in range(m):
+                if table[i, n + j] != 0.0:
+                    residual = goal[j]
+                    for c in range(n):
+                        residual -= original[j, c] * z[c]
+                    change += table[i, n + j] * residual
+            z[basic[i]] = min(max(z[basic[i]] + change, 0.0), cap[basic[i]])
+    scale, worst = 0.0, 0.0
+    for c in range(n):
+        scale = max(scale, curve[c] * z[c])
+    multipliers = np.zeros(m)
+    for i in range(m):
+        if basic[i] >= 0:
+            for j in range(m):
+                multipliers[j] += curve[basic[i]] * z[basic[i]] * table[i, n + j]
+    for c in range(n):
+        breach = curve[c] * z[c]
+        for j in range(m):
+            breach -= original[j, c] * multipliers[j]
+        if z[c] <= 0.0:
+            breach = max(-breach, 0.0)
+        elif z[c] >= cap[c]:
+            breach = max(breach, 0.0)
+        worst = max(worst, abs(breach))
+    found = x.copy()
+    for c in range(columns):
+        found[variable[c]] = z[c]
+    if not done:
+        worst = max(worst, scale)
+    return found, worst / scale if scale > 0.0 else 0.0
+
+
+@kernel
+def finish(pattern, ratio, sizes, caps, rhs, weight, x, first, second, min_norm):
+    """The selected solution and its certificate: (x, violation, sum, largest gap, is it certified)."""
+    violation, first_gap, total, second_gap = certify(pattern, ratio, caps, rhs, weight, x, first, second)
+    gap, breach = max(first_gap, second_gap), 0.0
+    if min_norm and gap <= ACCEPTED:
+        moved, breach = least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second)
+        new_violation, first_gap, new_total, second_gap = certify(
+            pattern, ratio, caps, rhs, weight, moved, first, second
+        )
+        if max(first_gap, second_gap) <= ACCEPTED:
+            x, violation, total, gap = moved, new_violation, new_total, max(first_gap, second_gap)
+        else:
+            breach = max(first_gap, second_gap)
+    return x, violation, total, gap, gap <= ACCEPTED and breach <= ACCEPTED
+
+
+@kernel
+def _closed_form(bounds, score, mean, upper):
+    """Level inside and level in the margins of a lone instance, and its violation."""
+    inner = bounds[2] - bounds[1]
+    outer = bounds[1] - bounds[0] + bounds[3] - bounds[2]
+    size = inner if score >= 0.0 else outer
+    if size <= 0:
+        return 0.0, 0.0, abs(score)
+    share = 1.0 if mean else float(size)
+    level = min(abs(score) / share, upper)
+    violation = max(abs(score) - level * share, 0.0) if level >= upper else 0.0
+    return (level, 0.0, violation) if score >= 0.0 else (0.0, level, violation)
+
+
+@kernel
+def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit):
+    """Labels of all components; those of more than `limit` rows, and those that fail their certificate, stay OPEN.
+
+    Returns (solver, numbers, owner, pieces, levels): per component who solved it and [violation, sum, gap]; and the
+    pieces [start, stop) with a label above 0, with their component and level.
+    """
+    count, n = len(offsets) - 1, len(bounds)
+    solver = np.full(count, OPEN)
+    numbers = np.zeros((count, 3))
+    owner = np.empty(4 * n, np.int64)
+    pieces = np.empty((4 * n, 2), np.int64)
+    levels = np.empty(4 * n)
+    filled = 0
+    for c in range(count):
+        low, high = offsets[c], offsets[c + 1]
+        if high - low > limit:
+            continue
+        if high - low == 1:
+            inside, around, violation = _closed_form(bounds[low], scores[low], mean, upper)
+            for part in range(3):
+                start, stop = bounds[low, part], bounds[low, part + 1]
+                level = inside if part == 1 else around
+                if level > 0.0 and stop > start:
+                    owner[filled], pieces[filled, 0], pieces[filled, 1], levels[filled] = c, start, stop, level
+                    numbers[c, 1] += level * (stop - start)
+                    filled += 1
+            numbers[c, 0] = violation
+            solver[c] = CLOSED_FORM
+            continue
+        pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
+        caps = upper * sizes / (top * largest)
+        x, first, second, done = lexicographic(pattern, ratio, caps, rhs, weight)
+        if not done:
+            continue
+        x, violation, total, gap, certified = finish(
+            pattern, ratio, sizes, caps, rhs, weight, x, first, second, min_norm
+        )
+        if not certified:
+            continue
+        solver[c] = SIMPLEX
+        numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * top * largest, gap
+        for p in range(len(cuts) - 1):
+            if column[p] >= 0 and x[column[p]] > 0.0:
+                owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
+                levels[filled] = min(x[column[p]] * top * largest / sizes[column[p]], upper)
+                filled += 1
+    return solver, numbers, owner[:filled], pieces[:filled], levels[:filled]
+
+
+@kernel
+def paint(labels, column, pieces, levels):
+    """Write levels over pieces of the columns of a (T, K) map."""
+    for p in range(len(levels)):
+        for t in range(pieces[p, 0], pieces[p, 1]):
+            labels[t, column[p]] = levels[p]
