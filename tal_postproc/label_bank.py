@@ -453,7 +453,7 @@ def _change(old: _Entry, new: _Entry, threshold: float) -> tuple[list[float], tu
     lone_was[i] = lone_now[j] = False
     common = np.stack((np.maximum(was[i, 0], now[j, 0]), np.minimum(was[i, 1], now[j, 1])), axis=1)
     causes = (
-        common[common[:, 0] < common[:, 1]],
+        common,  # never reversed: the intervals overlap, and `covered` keeps order
         np.concatenate((was[i], now[j])),
         now[lone_now],
         was[lone_was],

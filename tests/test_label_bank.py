@@ -351,6 +351,15 @@ def test_all_or_nothing(maps, instances, error, match):
     assert bank.state_dict() == state
 
 
+def test_one_width_for_all():
+    bank = DeltaPseudoLabels()
+    with pytest.raises(ValueError, match=r"`maps\['b'\]` must have 1 classes"):
+        bank.update({"a": column(1, 0), "b": np.eye(2)})
+    bank.update({"a": column(1, 0)})
+    with pytest.raises(ValueError, match=r"`maps\['b'\]` must have 1 classes"):
+        bank.update({"b": np.eye(2)}, missing="keep")
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
