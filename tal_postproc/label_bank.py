@@ -395,10 +395,7 @@ def _checked_instances(rows: Any, shape: tuple[int, int], name: str) -> _Instanc
         raise TypeError(f"`{name}` must be Segments of one video, got {got}")
     rows.require_unit("snippet", name)
     labels = _checks.as_labels(rows.labels, len(rows), f"{name}.labels", num_classes=shape[1])
-    try:
-        _regions.covered(rows.segments, shape[0])
-    except ValueError as error:
-        raise ValueError(f"`{name}`: {error}") from None
+    _regions.covered(rows.segments, shape[0], name)  # refuses what lies beyond the video
     return _Instances(labels.copy(), rows.segments.copy())
 
 
