@@ -1,15 +1,19 @@
-"""The only file that knows HiGHS: one component of LinPro solved in two stages, with the multipliers that prove it."""
+"""The only file that knows HiGHS: programs of LinPro in two stages, with the multipliers that prove the answer."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import Float
+
+Index = NDArray[np.int32]
+Answer = tuple[Float, Float, Float]
 
 _OPTIONS = {
     "output_flag": False,
@@ -26,85 +30,61 @@ _ZERO = 1e-9  # a reduced cost above it keeps its variable at the bound in the s
 _own = threading.local()  # a solver belongs to the thread that made it, and does not survive a fork
 
 
-def solve(
-    pattern: NDArray[np.int8], ratio: Float, caps: Float, rhs: Float, weight: Float
-) -> tuple[Float, Float, Float] | None:
-    """(x, first, second) of the program in `_kernels.simplex`, or None where HiGHS finds no answer.
+def solve(program: Sequence[Any], relax: bool) -> Answer | None:
+    """(x, first, second) of a program as `_kernels.simplex.assemble` makes it, or None where there is no answer.
 
-    The equations as they are come first; only if they cannot be met, residuals are allowed, their least sum is found,
-    and then the least sum of x among the solutions that are complementary to its multipliers.
+    The equations as they are come first; only if they cannot be met and `relax` is set, residuals are allowed, their
+    least sum is found, and then the least sum of x among the solutions that are complementary to its multipliers.
     """
-    m, width = pattern.shape
-    if width == 0:
-        return np.zeros(0), np.clip(np.sign(rhs), -1.0, 1.0) * weight, np.zeros(m)
-    column, row = np.nonzero(pattern.T)
-    value = np.where(pattern[row, column] > 0, 1.0, -ratio[row])
-    start = np.searchsorted(column, np.arange(width))
-    lower = np.zeros(width)
-    strict = _run(_model(np.ones(width), lower, caps, rhs, start, row, value))
-    if strict is not None and strict[0] == "kOptimal":
-        return strict[1], np.zeros(m), strict[2]
-
-    residuals = np.arange(m)
-    cost = np.concatenate((np.zeros(width), weight, weight))
-    lower, upper = np.zeros(width + 2 * m), np.concatenate((caps, np.full(2 * m, np.inf)))
-    start = np.concatenate((start, len(row) + np.arange(2 * m)))
+    caps, rhs, weight, start, row, value = program
+    m, width = len(rhs), len(caps)
+    cost, lower = np.ones(width), np.zeros(width)
+    strict = _run(cost, lower, caps, rhs, start, row, value)
+    if strict is not None:
+        return strict[0], np.zeros(m), strict[1]
+    if not relax:
+        return None
+    residuals = np.arange(m, dtype=np.int32)
+    start = np.concatenate((start, len(row) + residuals, len(row) + m + residuals))
     row = np.concatenate((row, residuals, residuals))
     value = np.concatenate((value, np.ones(m), -np.ones(m)))
-    relaxed = _model(cost, lower, upper, rhs, start, row, value)
-    found = _run(relaxed)
-    if found is None or found[0] != "kOptimal":
+    lower, upper = np.zeros(width + 2 * m), np.concatenate((caps, np.full(2 * m, np.inf)))
+    least = _run(np.concatenate((np.zeros(width), weight, weight)), lower, upper, rhs, start, row, value)
+    if least is None:
         return None
-    first, reduced = found[2:]
+    _, first, reduced = least
     lower[reduced < -_ZERO], upper[reduced > _ZERO] = upper[reduced < -_ZERO], 0.0
-    cost = np.concatenate((np.ones(width), np.zeros(2 * m)))
-    last = _run(_model(cost, lower, upper, rhs, start, row, value))
-    if last is None or last[0] != "kOptimal":
-        return None
-    return np.clip(last[1][:width], 0.0, caps), first, last[2]
+    last = _run(np.concatenate((cost, np.zeros(2 * m))), lower, upper, rhs, start, row, value)
+    return None if last is None else (last[0][:width], first, last[1])
 
 
-Model = tuple[Any, ...]
-
-
-def _model(cost: Float, lower: Float, upper: Float, rhs: Float, start: Any, row: Any, value: Float) -> Model:
-    """The arguments of HiGHS's ``passModel``: columns in compressed form, equations, nothing integral."""
-    counts = len(cost), len(rhs), len(value), 1, 1, 0.0  # stored by columns; minimise; no offset
-    return (
-        *counts,
-        cost,
-        lower,
-        upper,
-        rhs,
-        rhs,
-        start.astype(np.int32),
-        row.astype(np.int32),
-        value,
-        np.zeros(len(cost), np.int32),
-    )
-
-
-def _run(model: Model) -> tuple[str, Float, Float, Float] | None:
-    """Status, solution, multipliers of the rows and reduced costs; None where HiGHS could not even begin."""
+def _run(cost: Float, lower: Float, upper: Float, rhs: Float, start: Index, row: Index, value: Float) -> Answer | None:
+    """Solution, multipliers of the rows and reduced costs of least cost; None where HiGHS proves or finds none."""
     import highspy
 
-    for options in ({}, {"threads": 0}):  # 0: as this thread's first solver, perhaps the caller's own, has set it
-        highs = _solver(options)
-        highs.passModel(*model)
+    for threads in (1, 0):  # 0: as this thread's first solver, perhaps the caller's own, has set it
+        highs = _solver(threads)
+        highs.passModel(
+            *(len(cost), len(rhs), len(value)),
+            *(1, 1, 0.0),  # stored by columns; minimise; no offset
+            *(cost, lower, upper, rhs, rhs, start, row, value),
+            np.zeros(len(cost), np.int32),  # nothing is integral
+        )
         if highs.run() != highspy.HighsStatus.kError:
+            if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+                return None
             solution = highs.getSolution()
-            x, dual, reduced = (np.array(part) for part in (solution.col_value, solution.row_dual, solution.col_dual))
-            return highs.getModelStatus().name, x, dual, reduced
+            return np.array(solution.col_value), np.array(solution.row_dual), np.array(solution.col_dual)
         _own.highs = None
     return None
 
 
-def _solver(options: dict[str, Any]) -> Any:
+def _solver(threads: int) -> Any:
     """This thread's solver, made when it is first needed."""
     import highspy
 
     if getattr(_own, "highs", None) is None or _own.process != os.getpid():
         _own.highs, _own.process = highspy.Highs(), os.getpid()
-        for name, value in (_OPTIONS | options).items():
+        for name, value in {**_OPTIONS, "threads": threads}.items():
             _own.highs.setOptionValue(name, value)
     return _own.highs

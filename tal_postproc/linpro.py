@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,17 +18,20 @@ from .types import LinProLabelMap, LinProLabels, Segments
 __all__ = ["linpro_label_map", "linpro_label_maps", "linpro_labels"]
 
 _DENSE_ROWS = 128  # larger components go to HiGHS at once
-_SOLVERS = {"closed_form": _kernels.CLOSED_FORM, "simplex": _kernels.SIMPLEX, "highs": _kernels.HIGHS}
+_BLOCK_ROWS = 60  # components are handed to HiGHS together up to about so many rows
+_SOLVERS = ("closed_form", "simplex", "highs")  # in the order of the kernels' codes
 _STATES = ("empty", "optimal", "relaxed", "uncertified")  # the worst component decides
 
 
-class _Task(NamedTuple):
-    """The checked instances of one video."""
+class _Rows(NamedTuple):
+    """The checked instances of V videos, with the regions of every one."""
 
-    bounds: Int  # (N, 4) left, start, stop, right
+    bounds: Int  # (N, 4) snippets [left, start, stop, right]: inside from start to stop, the margins around it
     scores: Float
     labels: Int
-    shape: tuple[int, int]
+    offsets: Int  # (V+1,)
+    lengths: Int  # (V,) snippets of every video
+    num_classes: int
 
 
 def linpro_labels(
@@ -58,11 +60,18 @@ def linpro_labels(
         solver=solver,
         infeasible=infeasible,
     )
-    rows = _checks.as_segments(segments)
-    values = _checks.as_values(scores, len(rows), "scores")
+    instances = _checks.as_segments(segments)
+    values = _checks.as_values(scores, len(instances), "scores")
     length = _checks.as_count(num_snippets, "num_snippets")
-    task = _Task(_regions(rows, length, rule), values, np.zeros(len(rows), np.int64), (length, 1))
-    found = _solve([task], rule)[0]
+    rows = _Rows(
+        _regions(instances, length, rule),
+        values,
+        np.zeros(len(values), np.int64),
+        np.array([0, len(values)]),
+        np.array([length]),
+        1,
+    )
+    found = _solve(rows, rule)[0]
     return LinProLabels(
         labels=found.labels[:, 0],
         objective=float(found.objective[0]),
@@ -83,89 +92,103 @@ def linpro_label_map(
     background: Literal["none", "first", "last"] = "none",
     **options: Any,
 ) -> LinProLabelMap:
-    rule, padding = LinPro(**options), _padding(background)
-    return _padded(_solve([_task(segments, num_snippets, num_classes, known_labels, rule)], rule)[0], padding)
+    rule = LinPro(**options)
+    lengths = np.array([_checks.as_count(num_snippets, "num_snippets")])
+    rows = _gather([segments], lengths, num_classes, [known_labels], rule)
+    return _solve(rows, rule, background)[0]
 
 
 def linpro_label_maps(
     segments: Segments | Iterable[Segments],
-    num_snippets: Sequence[int] | Int,
+    num_snippets: ArrayLike,
     num_classes: int,
     *,
-    known_labels: Iterable[ArrayLike] | None = None,
+    known_labels: Iterable[ArrayLike | None] | None = None,
     background: Literal["none", "first", "last"] = "none",
     num_threads: int | None = None,
     **options: Any,
 ) -> list[LinProLabelMap]:
-    rule, padding = LinPro(**options), _padding(background)
+    rule = LinPro(**options)
     videos = list(segments.split() if isinstance(segments, Segments) else segments)
     lengths = _checks.as_integers(num_snippets, len(videos), "num_snippets", per="video")
+    if (lengths < 0).any():
+        raise ValueError(f"`num_snippets` must be at least 0, got {lengths.min()}")
     known = [None] * len(videos) if known_labels is None else list(known_labels)
     if len(known) != len(videos):
         raise ValueError(f"`known_labels` must have {len(videos)} entries, one per video, got {len(known)}")
-    tasks = []
-    for number, (video, length, shown) in enumerate(zip(videos, lengths.tolist(), known)):
-        try:
-            tasks.append(_task(video, length, num_classes, shown, rule))
-        except ValueError as error:
-            raise type(error)(f"video {number}: {error}") from None
-    solved = _threads.ordered_map(lambda chunk: _solve(chunk, rule), tasks, num_threads, lambda task: 0)
-    return [_padded(found, padding) for found in solved]
+    rows = _gather(videos, lengths, num_classes, known, rule)
+    _padding(background)
+
+    def work(numbers: list[int]) -> list[LinProLabelMap]:
+        first, last = numbers[0], numbers[-1] + 1
+        mine = slice(rows.offsets[first], rows.offsets[last])
+        part = rows._replace(
+            bounds=rows.bounds[mine],
+            scores=rows.scores[mine],
+            labels=rows.labels[mine],
+            offsets=rows.offsets[first : last + 1] - rows.offsets[first],
+            lengths=rows.lengths[first:last],
+        )
+        return _solve(part, rule, background, first)
+
+    return list(_threads.ordered_map(work, range(len(videos)), num_threads, lambda number: 0))
 
 
-def _task(
-    segments: Segments, num_snippets: Any, num_classes: Any, known_labels: ArrayLike | None, rule: LinPro
-) -> _Task:
-    """The instances of the known classes of one video, checked."""
-    if not isinstance(segments, Segments):
-        raise TypeError(f"`segments` must be Segments, got {type(segments).__name__}")
-    segments.require_unit("snippet", "segments")
-    if segments.num_videos != 1:
-        raise ValueError(f"`segments` must be of one video, got {segments.num_videos}; see linpro_label_maps")
-    shape = _checks.as_count(num_snippets, "num_snippets"), _checks.as_count(num_classes, "num_classes")
-    labels = _checks.as_labels(segments.labels, len(segments), "segments.labels", num_classes=shape[1])
-    bounds = _regions(segments.segments, shape[0], rule)
-    chosen = _checks.as_known_labels(known_labels, shape[1])[labels]
-    return _Task(bounds[chosen], segments.scores[chosen], labels[chosen], shape)
+def _gather(
+    videos: Sequence[Segments], lengths: Int, num_classes: Any, known_labels: Sequence[ArrayLike | None], rule: LinPro
+) -> _Rows:
+    """The instances of the known classes of all videos, checked."""
+    count = _checks.as_count(num_classes, "num_classes")
+    for segments in videos:
+        if not isinstance(segments, Segments):
+            raise TypeError(f"`segments` must be Segments, got {type(segments).__name__}")
+        segments.require_unit("snippet", "segments")
+        if segments.num_videos != 1:
+            raise ValueError(f"`segments` must be of one video, got {segments.num_videos}; see linpro_label_maps")
+    offsets = np.cumsum([0, *map(len, videos)])
+    instances = np.concatenate([np.empty((0, 2)), *(segments.segments for segments in videos)])
+    scores = np.concatenate([np.empty(0), *(segments.scores for segments in videos)])
+    labels = np.concatenate([np.empty(0, np.int64), *(segments.labels for segments in videos)])
+    labels = _checks.as_labels(labels, len(labels), "segments.labels", num_classes=count)
+    bounds = _regions(instances, np.repeat(lengths, np.diff(offsets)), rule)
+    if any(known is not None for known in known_labels):
+        masks = [_checks.as_known_labels(known, count) for known in known_labels]
+        kept = np.array(masks).reshape(-1, count)[np.repeat(np.arange(len(videos)), np.diff(offsets)), labels]
+        bounds, scores, labels = bounds[kept], scores[kept], labels[kept]
+        offsets = np.concatenate(([0], np.cumsum(kept)))[offsets]
+    return _Rows(bounds, scores, labels, offsets, lengths, count)
 
 
 def _padding(background: str) -> tuple[int, int]:
+    """Columns for the background before and after the classes."""
     _checks.as_choice(background, "background", ("none", "first", "last"))
     return int(background == "first"), int(background == "last")
 
 
-def _padded(found: LinProLabelMap, padding: tuple[int, int]) -> LinProLabelMap:
-    """The map with a column of zeros for the background where one is wanted."""
-    if padding == (0, 0):
-        return found
-    return replace(found, labels=np.pad(found.labels, ((0, 0), padding)))
-
-
-def _regions(segments: Float, num_snippets: int, rule: LinPro) -> Int:
-    """(N, 4) snippets [left, start, stop, right]: inside from start to stop, in the margins from left and to right."""
-    bounds = np.empty((len(segments), 4), np.int64)
+def _regions(segments: Float, num_snippets: int | Int, rule: LinPro) -> Int:
+    """(N, 4) snippets [left, start, stop, right]: inside from start to stop, the margins around it."""
     start, stop = covered(segments, num_snippets)
     if rule.layout == "gaufuse":  # int() of the boundaries, margins of what is left, and the last snippet is in none
         cut = np.trunc(segments)
         margin = rule.margin_scale * (cut[:, 1] - cut[:, 0]) ** rule.margin_power
-        start, stop = np.clip(cut, 0, num_snippets).astype(np.int64).T
-        left = np.clip(np.trunc(cut[:, 0] - margin), 0, num_snippets)
-        right = np.clip(np.trunc(cut[:, 1] + margin + 1.0), 0, max(num_snippets - 1, 0))
+        start, stop = (np.clip(cut[:, side], 0, num_snippets).astype(np.int64) for side in range(2))
+        left = np.maximum(np.trunc(cut[:, 0] - margin), 0)
+        right = np.minimum(np.trunc(cut[:, 1] + margin + 1.0), np.asarray(num_snippets) - 1)
     else:
         margin = rule.margin_scale * (segments[:, 1] - segments[:, 0]) ** rule.margin_power
         left = to_snippets(segments[:, 0] - margin, num_snippets)
         right = to_snippets(segments[:, 1] + margin, num_snippets)
+    bounds = np.empty((len(segments), 4), np.int64)
     bounds[:, 0], bounds[:, 1] = np.minimum(left, start), start
     bounds[:, 2], bounds[:, 3] = stop, np.maximum(right, stop)
     return bounds
 
 
-def _solve(tasks: Sequence[_Task], rule: LinPro) -> list[LinProLabelMap]:
-    """The label maps of a few videos; every component is solved once, whatever else there is."""
-    ends = np.cumsum([0, *(task.shape[1] for task in tasks)])
-    bounds = np.concatenate([task.bounds for task in tasks])
-    scores = np.concatenate([task.scores for task in tasks])
-    group = np.concatenate([task.labels + first for task, first in zip(tasks, ends.tolist())])
+def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int = 0) -> list[LinProLabelMap]:
+    """The label maps of a few videos; every component is solved by itself, whatever else there is."""
+    count, classes = len(rows.lengths), rows.num_classes
+    bounds, scores = rows.bounds, rows.scores
+    group = np.repeat(np.arange(count) * classes, np.diff(rows.offsets)) + rows.labels
     if rule.nonpositive == "drop":
         kept = scores > 0.0
         bounds, scores, group = bounds[kept], scores[kept], group[kept]
@@ -176,72 +199,91 @@ def _solve(tasks: Sequence[_Task], rule: LinPro) -> list[LinProLabelMap]:
     bounds, scores, group = bounds[order], scores[order], group[order]
 
     offsets = _kernels.find_components(group, bounds)
-    mean, upper = rule.normalization == "mean", np.inf if rule.upper_bound is None else rule.upper_bound
-    min_norm = rule.selection == "min_norm"
+    upper = np.inf if rule.upper_bound is None else rule.upper_bound
+    how = rule.normalization == "mean", upper, rule.selection == "min_norm"
     limit = _DENSE_ROWS if rule.solver == "auto" else 0
-    solver, numbers, owner, pieces, levels = _kernels.solve_components(
-        bounds, scores, offsets, mean, upper, min_norm, limit
-    )
+    solver, numbers, owner, pieces, levels = _kernels.solve_components(bounds, scores, offsets, *how, limit)
     certified = np.ones(len(solver), np.bool_)
-    parts = [(owner, pieces, levels)]
-    for component in np.flatnonzero(solver == _kernels.OPEN):
-        rows = slice(offsets[component], offsets[component + 1])
-        cuts, level, numbers[component], certified[component] = _by_highs(
-            bounds[rows], scores[rows], mean, upper, min_norm
-        )
-        solver[component] = _kernels.HIGHS
-        parts.append((np.full(len(level), component), cuts, level))
-    owner, pieces, levels = (np.concatenate(column) for column in zip(*parts))
+    left = np.flatnonzero(solver == _kernels.OPEN)
+    if len(left):
+        solver[left] = _kernels.HIGHS
+        parts = [(owner, pieces, levels)]
+        for block in _blocks(left, offsets):
+            numbers[block], certified[block], place, *rest = _by_highs(bounds, scores, offsets, block, *how)
+            parts.append((block[place], *rest))
+        owner, pieces, levels = (np.concatenate(column) for column in zip(*parts))
 
-    home = group[offsets[:-1]]  # of every component: its class, numbered through all videos
+    home = group[offsets[:-1]]  # of every component: video and class
     largest = np.maximum.reduceat(np.abs(scores), offsets[:-1]) if len(scores) else scores
     met = numbers[:, 0] <= _kernels.FEASIBLE * largest
     if rule.infeasible == "raise" and not met.all():
-        worst = int(home[~met][0])
-        video = int(np.searchsorted(ends, worst, side="right")) - 1
-        total = numbers[(home == worst) & ~met, 0].sum()
+        video, label = divmod(int(home[~met][0]), classes)
+        missed = numbers[(home == home[~met][0]) & ~met, 0].sum()
         raise ValueError(
-            f"`scores` cannot all be met by label maps within [0, {upper:g}]: class {worst - ends[video]} of video "
-            f"{video} misses them by {total:g} in all ({len(np.unique(home[~met]))} of {len(np.unique(home))} systems)"
+            f"`scores` cannot all be met by labels within [0, {upper:g}]: those of class {label} of video "
+            f"{first_video + video} are missed by {missed:g} in all, at least "
+            f"({len(np.unique(home[~met]))} of {len(np.unique(home))} systems)"
         )
-    state, gap = np.zeros(int(ends[-1]), np.int64), np.zeros(int(ends[-1]))
+    shape = count, classes
+    state, gap = np.zeros(count * classes, np.int64), np.zeros(count * classes)
     np.maximum.at(state, home, np.where(certified, np.where(met, 1, 2), 3))
     np.maximum.at(gap, home, numbers[:, 2])
-    violation, objective = (np.bincount(home, numbers[:, i], minlength=len(gap)) for i in range(2))
-    by_piece = np.argsort(home[owner], kind="stable")
-    column, pieces, levels = home[owner][by_piece], pieces[by_piece], levels[by_piece]
+    violation, objective = (
+        np.bincount(home, numbers[:, i], minlength=count * classes).astype(np.float64).reshape(shape) for i in range(2)
+    )
+    video = home // max(classes, 1)
+    solved = np.bincount(video * len(_SOLVERS) + solver, minlength=count * len(_SOLVERS)).reshape(count, -1).tolist()
+    unproven = np.bincount(video[~certified], minlength=count).tolist()
+    status = np.array(_STATES, object)[state].reshape(shape).tolist()
+    by_video = np.argsort(video[owner], kind="stable")
+    before, after = _padding(background)
+    column, pieces, levels = home[owner][by_video] % max(classes, 1) + before, pieces[by_video], levels[by_video]
+    ends = np.searchsorted(video[owner][by_video], np.arange(count + 1)).tolist()
     found = []
-    for task, first, last in zip(tasks, ends.tolist(), ends[1:].tolist()):
-        labels = np.zeros(task.shape)
-        mine = slice(*np.searchsorted(column, [first, last]))
-        _kernels.paint(labels, column[mine] - first, pieces[mine], levels[mine])
-        own = slice(*np.searchsorted(home, [first, last]))
+    for number, length in enumerate(rows.lengths.tolist()):
+        labels = np.zeros((length, before + classes + after))
+        _kernels.paint(labels, column, pieces, levels, ends[number], ends[number + 1])
         found.append(
             LinProLabelMap(
                 labels=labels,
-                objective=objective[first:last],
-                violation=violation[first:last],
-                gap=gap[first:last],
-                status=tuple(_STATES[code] for code in state[first:last]),
-                solved={name: int((solver[own] == code).sum()) for name, code in _SOLVERS.items()},
-                uncertified=int((~certified[own]).sum()),
+                objective=objective[number],
+                violation=violation[number],
+                gap=gap.reshape(shape)[number],
+                status=tuple(status[number]),
+                solved=dict(zip(_SOLVERS, solved[number])),
+                uncertified=unproven[number],
             )
         )
     return found
 
 
+def _blocks(components: Int, offsets: Int) -> Iterator[Int]:
+    """The components in lists that together have few enough rows for HiGHS to be at its best."""
+    rows = np.cumsum(offsets[components + 1] - offsets[components])
+    return (part for part in np.split(components, np.flatnonzero(np.diff(rows // _BLOCK_ROWS)) + 1) if len(part))
+
+
 def _by_highs(
-    bounds: Int, scores: Float, mean: bool, upper: float, min_norm: bool
-) -> tuple[Int, Float, tuple[float, float, float], bool]:
-    """One component by HiGHS: pieces, their levels, [violation, sum, gap], and whether the answer is certified."""
-    pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = _kernels.build(bounds, scores, mean)
-    unit = top * largest
-    caps = upper * sizes / unit
-    answer = _lp.solve(pattern, ratio, caps, rhs, weight)
+    bounds: Int, scores: Float, offsets: Int, components: Int, mean: bool, upper: float, min_norm: bool
+) -> tuple[Any, ...]:
+    """(numbers, certified, owner, pieces, levels) of a few components, which HiGHS solves as one program.
+
+    Where their equations cannot all be met, the list is halved until single components are left.
+    """
+    sizes = offsets[components + 1] - offsets[components]
+    own = np.concatenate(([0], np.cumsum(sizes)))
+    chosen = np.arange(own[-1]) + np.repeat(offsets[components] - own[:-1], sizes)
+    rows = bounds[chosen], scores[chosen], own
+    *program, columns = _kernels.assemble(*rows, mean, upper)
+    answer = _lp.solve(program, relax=len(components) == 1)
+    if answer is None and len(components) > 1:
+        middle = len(components) // 2
+        halves = [
+            _by_highs(bounds, scores, offsets, part, mean, upper, min_norm)
+            for part in (components[:middle], components[middle:])
+        ]
+        halves[1][2][:] += middle
+        return tuple(np.concatenate(column) for column in zip(*halves))
     if answer is None:  # no labels, and a gap that says so
-        answer = np.zeros(len(sizes)), np.zeros(len(rhs)), np.zeros(len(rhs))
-    x, violation, total, gap, certified = _kernels.finish(pattern, ratio, sizes, caps, rhs, weight, *answer, min_norm)
-    seen = column >= 0
-    pieces = np.stack((cuts[:-1], cuts[1:]), axis=1)[seen]
-    level = np.minimum(x * unit / sizes, upper)[column[seen]]
-    return pieces, level, (violation * largest, total * unit, gap), bool(certified)
+        answer = np.zeros(columns[-1]), np.zeros(own[-1]), np.zeros(own[-1])
+    return tuple(_kernels.finish_components(*rows, columns, *answer, mean, upper, min_norm))

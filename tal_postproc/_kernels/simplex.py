@@ -20,7 +20,9 @@ CLOSED_FORM, SIMPLEX, HIGHS, OPEN = range(4)  # who solved a component; OPEN: no
 
 FEASIBLE = 1e-9  # violation, in units of the largest score, below which a component counts as met
 ACCEPTED = 1e-8  # largest gap or breach of optimality conditions that is certified
-_ZERO = 1e-9  # of reduced costs, of pivots, and of the distance to a bound
+_ZERO = 1e-9  # of pivots, of the distance to a bound, and of reduced costs where they say what is optimal
+_ENTERS = 1e-11  # reduced cost, relative to the largest weight or multiplier, that is worth a pivot
+_HAIR = 1e-11  # by which a basic variable may overstep its bound for the sake of a larger pivot
 
 
 @kernel
@@ -156,8 +158,9 @@ def _pivot(table, rows, p, k, sign):
 def lexicographic(pattern, ratio, caps, rhs, weight):
     """Vertex of least weighted residual and then of least sum, by a dense primal simplex from the basis of residuals.
 
-    Returns (x, first, second, done): the mass of every column, the multipliers of the rows for either goal, and
-    whether it ended.  Variables are the m residuals twice (K + j rises, K + m + j falls) and the K columns.
+    Returns (x, first, second): the mass of every column, and the multipliers of the rows for either goal.  It stops
+    after more pivots than are ever needed; what it has then proves itself or not.  Variables are the K columns and
+    the m residuals twice (K + j rises, K + m + j falls).
     """
     m, width = pattern.shape
     table = np.zeros((m + 2, width + m))
@@ -180,11 +183,13 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
         value[j] = abs(rhs[j])
     for k in range(width):
         table[m + 1, k] = 1.0
-    small = _ZERO * heaviest
-    done, stalled = False, 0
+    small = _ENTERS * heaviest
+    stalled, room = 0, 0.0
     for _ in range(20 * (m + width) + 100):
         # entering variable: the first goal, and only where it is indifferent the second
-        enter, best, second_goal = -1, 0.0, True
+        enter, best, second_goal, slack = -1, 0.0, True, _ENTERS
+        for c in range(width, width + m):
+            slack = max(slack, _ENTERS * abs(table[m + 1, c]))
         bland = stalled > 2 * m + 20
         for v in range(width + 2 * m):
             if place[v] >= 0:
@@ -202,30 +207,36 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
             if one < -small:
                 if second_goal or (one < best and not bland):
                     enter, best, second_goal = v, one, False
-            elif second_goal and one <= small and two < -_ZERO and (enter < 0 or (two < best and not bland)):
+            elif second_goal and one <= small and two < -slack and (enter < 0 or (two < best and not bland)):
                 enter, best = v, two
             if bland and enter >= 0 and not second_goal:
                 break
         if enter < 0:
-            done = True
             break
         k, sign = (enter, 1.0) if enter < width + m else (enter - m, -1.0)
         step = caps[enter] if enter < width else np.inf
         move = -1.0 if enter < width and at_cap[enter] else 1.0
-        leave, to_cap, largest = -1, False, 0.0
-        for i in range(m):
-            change = -move * sign * table[i, k]
-            if change < -_ZERO:
-                room, up = value[i] / -change, False
-            elif change > _ZERO and basic[i] < width and caps[basic[i]] < np.inf:
-                room, up = (caps[basic[i]] - value[i]) / change, True
-            else:
-                continue
-            room = max(room, 0.0)
-            if room < step - 1e-12 or (
-                room <= step + 1e-12 and (leave < 0 or (basic[i] < basic[leave] if bland else abs(change) > largest))
-            ):
-                step, leave, to_cap, largest = min(step, room), i, up, abs(change)
+        # leaving variable: of the rows whose bound is met first, give or take a hair, the one with the largest pivot
+        leave, to_cap, largest, reach = -1, False, 0.0, np.inf
+        for turn in range(2):
+            for i in range(m):
+                change = -move * sign * table[i, k]
+                if change < -_ZERO:
+                    distance, up = value[i], False
+                elif change > _ZERO and basic[i] < width and caps[basic[i]] < np.inf:
+                    distance, up = caps[basic[i]] - value[i], True
+                else:
+                    continue
+                if turn == 0:
+                    reach = min(reach, (max(distance, 0.0) + (0.0 if bland else _HAIR)) / abs(change))
+                elif max(distance, 0.0) / abs(change) <= reach and (
+                    leave < 0 or (basic[i] < basic[leave] if bland else abs(change) > largest)
+                ):
+                    room, leave, to_cap, largest = max(distance, 0.0) / abs(change), i, up, abs(change)
+            if reach >= step:
+                break
+        if leave >= 0:
+            step = min(step, room)
         if step == np.inf:
             break
         stalled = stalled + 1 if step <= 1e-12 else 0
@@ -276,9 +287,26 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
                 value[i] += table[i, width + j] * residual[j]
             if basic[i] < width:
                 x[basic[i]] = value[i]
+        one, two = np.zeros(m), np.zeros(m)  # by how much the multipliers miss the costs of the basis
+        for i in range(m):
+            v = basic[i]
+            if v >= width:
+                j, sign = (v - width, 1.0) if v < width + m else (v - width - m, -1.0)
+                one[i], two[i] = weight[j] - sign * first[j], -sign * second[j]
+                continue
+            two[i] = 1.0
+            for j in range(m):
+                if pattern[j, v] != 0:
+                    entry = 1.0 if pattern[j, v] > 0 else -ratio[j]
+                    one[i] -= entry * first[j]
+                    two[i] -= entry * second[j]
+        for i in range(m):
+            for j in range(m):
+                first[j] += one[i] * table[i, width + j]
+                second[j] += two[i] * table[i, width + j]
     for k in range(width):
         x[k] = min(max(x[k], 0.0), caps[k])
-    return x, first, second, done
+    return x, first, second
 
 
 @kernel
@@ -288,7 +316,8 @@ def certify(pattern, ratio, caps, rhs, weight, x, first, second):
     The bounds hold for any multipliers.  With y = second + M first for a sufficient M, no label map of this violation
     has a sum below rhs.y - sum caps (A'y - 1)+, less M times the violation where there is one; likewise no residual is
     below rhs.z - sum caps (A'z)+ for z = first within the weights.  Without a cap, no better map has a column beyond
-    the sum that was reached, which takes the cap's place; gaps of sums are divided by 1 + the largest multiplier then.
+    the sum that was reached, which takes the cap's place; the gap of the sum is divided by 1 + the largest multiplier
+    then, and that of the violation holds per unit of mass.
     """
     m, width = pattern.shape
     violation, total = 0.0, 0.0
@@ -336,7 +365,7 @@ def certify(pattern, ratio, caps, rhs, weight, x, first, second):
         else:
             outer_excess, excess = max(outer_excess, over), max(excess, beyond)
     if not capped:
-        least_violation -= (1.0 + total) * outer_excess
+        least_violation -= outer_excess
         least_sum -= total * excess
     gap = violation
     if not met:
@@ -376,8 +405,8 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
     """The one point of least sum(x^2 / sizes) among those as good as x, and how far it breaks optimality conditions.
 
     The optimal face is where columns whose reduced cost is not zero stay at their bound.  On it, an active-set method:
-    a basis of the rows, *free* variables besides it that Newton's step moves, the others at their bounds.  Any optimal
-    x will do to start from, the multipliers too.
+    a basis of the rows, *free* variables besides it that Newton's step moves, the others at their bounds.  `x` is a
+    vertex, and the only point of its face if nothing there can be moved.
     """
     m, width = pattern.shape
     heaviest = 1.0
@@ -397,13 +426,14 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
     variable = np.empty(width + 2 * m, np.int64)
     n = 0
     for k in range(width):
-        one, two = 0.0, 1.0
+        one, two, terms = 0.0, 1.0, 1.0
         for j in range(m):
             if pattern[j, k] != 0:
                 entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
                 one -= entry * first[j]
                 two -= entry * second[j]
-        if abs(one) <= _ZERO * heaviest and abs(two) <= _ZERO * (1.0 + heaviest) and caps[k] > 0.0:
+                terms = max(terms, abs(entry * second[j]))
+        if abs(one) <= _ZERO * heaviest and abs(two) <= _ZERO + 1e-12 * terms and caps[k] > 0.0:
             variable[n] = k
             n += 1
     columns = n
@@ -442,6 +472,8 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
             z[c] = cap[c]
         else:
             interior[c] = True
+    if interior.all():
+        return x, 0.0
     for j in range(m):  # what the variables of the face have to add up to
         for c in range(columns):
             goal[j] += table[j, c] * x[variable[c]]
@@ -630,12 +662,9 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit):
     Returns (solver, numbers, owner, pieces, levels): per component who solved it and [violation, sum, gap]; and the
     pieces [start, stop) with a label above 0, with their component and level.
     """
-    count, n = len(offsets) - 1, len(bounds)
-    solver = np.full(count, OPEN)
-    numbers = np.zeros((count, 3))
-    owner = np.empty(4 * n, np.int64)
-    pieces = np.empty((4 * n, 2), np.int64)
-    levels = np.empty(4 * n)
+    count = len(offsets) - 1
+    solver, numbers = np.full(count, OPEN), np.zeros((count, 3))
+    owner, pieces, levels = _room(len(bounds))
     filled = 0
     for c in range(count):
         low, high = offsets[c], offsets[c + 1]
@@ -654,28 +683,102 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit):
             solver[c] = CLOSED_FORM
             continue
         pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
-        caps = upper * sizes / (top * largest)
-        x, first, second, done = lexicographic(pattern, ratio, caps, rhs, weight)
-        if not done:
-            continue
+        unit = top * largest
+        caps = upper * sizes / unit
+        x, first, second = lexicographic(pattern, ratio, caps, rhs, weight)
         x, violation, total, gap, certified = finish(
             pattern, ratio, sizes, caps, rhs, weight, x, first, second, min_norm
         )
-        if not certified:
-            continue
-        solver[c] = SIMPLEX
-        numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * top * largest, gap
-        for p in range(len(cuts) - 1):
-            if column[p] >= 0 and x[column[p]] > 0.0:
-                owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
-                levels[filled] = min(x[column[p]] * top * largest / sizes[column[p]], upper)
-                filled += 1
+        if certified:
+            solver[c] = SIMPLEX
+            numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
+            filled = _put(c, cuts, column, x, sizes, unit, upper, owner, pieces, levels, filled)
     return solver, numbers, owner[:filled], pieces[:filled], levels[:filled]
 
 
 @kernel
-def paint(labels, column, pieces, levels):
-    """Write levels over pieces of the columns of a (T, K) map."""
-    for p in range(len(levels)):
+def _room(rows):
+    """Empty lists of pieces: (owner, pieces, levels)."""
+    return np.empty(4 * rows, np.int64), np.empty((4 * rows, 2), np.int64), np.empty(4 * rows)
+
+
+@kernel
+def _put(c, cuts, column, x, sizes, unit, upper, owner, pieces, levels, filled):
+    """Write the pieces of component c behind the `filled` ones; how many there are then."""
+    for p in range(len(cuts) - 1):
+        if column[p] >= 0 and x[column[p]] > 0.0:
+            owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
+            levels[filled] = min(x[column[p]] * unit / sizes[column[p]], upper)
+            filled += 1
+    return filled
+
+
+@kernel
+def assemble(bounds, scores, offsets, mean, upper):
+    """One program of several components, for a solver of sparse programs: its columns in compressed form.
+
+    Returns (caps, rhs, weight, start, row, value, columns); component c has the columns columns[c] .. columns[c + 1].
+    """
+    count, m = len(offsets) - 1, len(bounds)
+    columns = np.zeros(count + 1, np.int64)
+    caps, start = np.empty(4 * m), np.empty(4 * m, np.int32)
+    rhs, weight = np.empty(m), np.empty(m)
+    room = 0
+    for c in range(count):
+        room += (offsets[c + 1] - offsets[c]) * 4 * (offsets[c + 1] - offsets[c])
+    row, value = np.empty(room, np.int32), np.empty(room)
+    width, entries = 0, 0
+    for c in range(count):
+        low, high = offsets[c], offsets[c + 1]
+        pattern, ratio, sizes, own_rhs, own_weight, top, largest, _, _ = build(bounds[low:high], scores[low:high], mean)
+        for j in range(high - low):
+            rhs[low + j], weight[low + j] = own_rhs[j], own_weight[j]
+        for k in range(len(sizes)):
+            caps[width], start[width] = upper * sizes[k] / (top * largest), entries
+            width += 1
+            for j in range(high - low):
+                if pattern[j, k] != 0:
+                    row[entries], value[entries] = low + j, 1.0 if pattern[j, k] > 0 else -ratio[j]
+                    entries += 1
+        columns[c + 1] = width
+    return caps[:width], rhs, weight, start[:width], row[:entries], value[:entries], columns
+
+
+@kernel
+def finish_components(bounds, scores, offsets, columns, x, first, second, mean, upper, min_norm):
+    """The selected labels and certificates of components that were solved together, see `assemble`.
+
+    Returns (numbers, certified, owner, pieces, levels) as `solve_components` does.
+    """
+    count = len(offsets) - 1
+    numbers, sure = np.zeros((count, 3)), np.empty(count, np.bool_)
+    owner, pieces, levels = _room(len(bounds))
+    filled = 0
+    for c in range(count):
+        low, high = offsets[c], offsets[c + 1]
+        pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
+        unit = top * largest
+        caps = upper * sizes / unit
+        own, violation, total, gap, sure[c] = finish(
+            pattern,
+            ratio,
+            sizes,
+            caps,
+            rhs,
+            weight,
+            np.minimum(x[columns[c] : columns[c + 1]], caps),
+            first[low:high],
+            second[low:high],
+            min_norm,
+        )
+        numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
+        filled = _put(c, cuts, column, own, sizes, unit, upper, owner, pieces, levels, filled)
+    return numbers, sure, owner[:filled], pieces[:filled], levels[:filled]
+
+
+@kernel
+def paint(labels, column, pieces, levels, first, last):
+    """Write the levels of the pieces first .. last over their columns of a (T, K) map."""
+    for p in range(first, last):
         for t in range(pieces[p, 0], pieces[p, 1]):
             labels[t, column[p]] = levels[p]
