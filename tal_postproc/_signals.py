@@ -35,7 +35,7 @@ class _One:
         for name in map_names:
             array = self.find(name)
             if array.ndim == 2 and self.num_classes is None:
-                self.num_classes = self.count_classes(array.shape[1])
+                self.num_classes = pipeline.count_classes(array.shape[1])
         self.scores = self.video_scores()
         self.classes = self.select_classes()
 
@@ -47,12 +47,6 @@ class _One:
                 raise ValueError(f"the pipeline needs the map {name!r}, got {', '.join(map(repr, maps)) or 'none'}")
             name = other
         return maps[name]
-
-    def count_classes(self, width: int) -> int:
-        if self.pipeline.background == "none":
-            return width
-        known = self.pipeline.num_classes
-        return width - 1 if known is None or width == known + 1 else width
 
     def first_action(self, width: int, what: str) -> int:
         """The column of an array of that width that holds action class 0."""
@@ -81,7 +75,7 @@ class _One:
         if given is None:
             return None
         if self.num_classes is None:
-            self.num_classes = self.count_classes(len(given))
+            self.num_classes = self.pipeline.count_classes(len(given))
         first = self.first_action(len(given), "`video_scores`")
         return given[first : first + self.num_classes]
 

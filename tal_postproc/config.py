@@ -424,7 +424,8 @@ class Pipeline(Settings):
 
     `background` says where the maps carry a background column.  With `num_classes` given it is there only when a map
     has ``num_classes + 1`` columns; without, always.  Labels count the columns that are left.  `video_scores` says how
-    to compute video-level scores for videos that bring none.  `protocol` is the evaluator that goes with it.
+    to compute video-level scores for videos that bring none.  `labels` says how the instances become pseudo labels,
+    None: as `LinPro` does by default.  `protocol` is the evaluator that goes with it.
     """
 
     banks: tuple[Bank, ...] = ()
@@ -433,6 +434,7 @@ class Pipeline(Settings):
     video_scores: TopKMean | None = None
     background: Literal["none", "first", "last"] = "none"
     num_classes: int | None = None
+    labels: LinPro | None = None
     protocol: str = "activitynet"
     provenance: str = ""
 
@@ -440,6 +442,7 @@ class Pipeline(Settings):
         self._choose("background", "none", "first", "last")
         self._kind("classes", Classes, type(None))
         self._kind("video_scores", TopKMean, type(None))
+        self._kind("labels", LinPro, type(None))
         self._kind("protocol", str)
         self._count("num_classes", optional=True, at_least=1)
         for name, kinds in (("banks", (Bank,)), ("stages", _STAGES)):
@@ -459,6 +462,17 @@ class Pipeline(Settings):
         signals = [signal for bank in self.banks for signal in (bank.signal, bank.score.signal) if signal]
         names = [part for signal in signals for name, _ in signal.mix for part in name.split("*")]
         return tuple(dict.fromkeys(names))
+
+    def count_classes(self, width: int) -> int:
+        """Action classes among `width` columns of a map: all of them, or all but the background.
+
+        >>> tested = Pipeline(background="last", num_classes=20)
+        >>> tested.count_classes(21), tested.count_classes(20)
+        (20, 20)
+        """
+        if self.background == "none" or (self.num_classes is not None and width != self.num_classes + 1):
+            return width
+        return width - 1
 
 
 # ------------------------------------------------------------------------------------------------------ pseudo labels

@@ -1,4 +1,4 @@
-"""Published post-processing chains as data: `names`, `get`, and where every one comes from.
+"""Published post-processing chains as data: `names`, `get`, `for_labels`, and where every one comes from.
 
 A preset is a `config.Pipeline`.  Names without a data set are aliases: ``"gaufuse"`` is ``"gaufuse_thumos"``.
 Thresholds are the very numbers of the published lists, the rounding of ``numpy.arange`` included.
@@ -16,6 +16,7 @@ from .config import (
     Classes,
     Fuse,
     Keep,
+    LinPro,
     Margin,
     Nms,
     Overlap,
@@ -27,7 +28,7 @@ from .config import (
     TopKMean,
 )
 
-__all__ = ["aliases", "get", "names"]
+__all__ = ["aliases", "for_labels", "get", "names"]
 
 
 def _arange(start: float, stop: float, step: float) -> tuple[float, ...]:
@@ -61,6 +62,7 @@ def _rskp_family() -> dict[str, Pipeline]:
         banks=(replace(bank, score=Score(margin=Margin(scale=0.0785, power=0.9, layout="oic_b"))),),
         classes=Classes(threshold=0.16),
         stages=(fuse,),
+        labels=LinPro(normalization="sum", margin_scale=0.0785, margin_power=0.9, layout="gaufuse"),
         provenance="zhou745/GauFuse_WSTAL, evaluation/detectionMAP.py: getActLoc with the fusion predictor",
     )
     return {
@@ -221,7 +223,19 @@ def _hamnet_family() -> dict[str, Pipeline]:
 
 
 def _from_papers() -> dict[str, Pipeline]:
-    """Chains without released code: every number from the paper, choices in docs/conventions.md."""
+    """Chains as their papers say, numbers and all; choices in docs/conventions.md."""
+    fuse = Fuse(threshold=0.25, temperature=0.03)
+    gaufuse = Pipeline(
+        banks=(Bank(thresholds=_arange(0.001, 0.04, 0.002), min_length=2, score=Score(margin=Margin(scale=0.25))),),
+        classes=Classes(threshold=0.16),
+        stages=(fuse,),
+        background="last",
+        num_classes=20,
+        labels=LinPro(normalization="sum", upper_bound=None),
+        protocol="wtalc_interpolated",
+        provenance="GauFuse (CVPR 2023), sections 3.1, 3.2 and testing details in 4.2, Eq. 1 to 6; not given there: "
+        "thresholds, shortest run, class threshold and h_fuse (from its code), margin (from RSKP)",
+    )
     two_stream = Pipeline(
         banks=(
             Bank(
@@ -251,6 +265,12 @@ def _from_papers() -> dict[str, Pipeline]:
         provenance="Temporal multi-resolution ILG + PTLR, section III-C (inference) and IV-A; maps ots and rts",
     )
     return {
+        "gaufuse_paper_thumos": gaufuse,
+        "gaufuse_paper_thumos_pseudo": replace(
+            gaufuse,
+            stages=(replace(fuse, temperature=0.1),),
+            provenance=gaufuse.provenance.replace("testing", "training"),
+        ),
         "two_stream_thumos": two_stream,
         "two_stream_anet13": replace(
             two_stream,
@@ -284,6 +304,26 @@ def get(name: str) -> Pipeline:
     >>> get("rskp") is get("rskp_thumos")
     True
     """
+    return _PRESETS[_full(name)]
+
+
+def for_labels(name: str) -> Pipeline:
+    """The pipeline that makes pseudo labels where the preset of that name makes detections.
+
+    That is the preset named after it with ``_pseudo`` at the end, where there is one, else the preset itself; its
+    `labels` are those of the publication, else the defaults of `config.LinPro`.
+
+    >>> get("gaufuse").stages[0].temperature, for_labels("gaufuse").stages[0].temperature
+    (0.2, 0.1)
+    >>> get("cola").labels, for_labels("cola").labels.normalization
+    (None, 'mean')
+    """
+    full = _full(name)
+    pipeline = _PRESETS.get(f"{full}_pseudo", _PRESETS[full])
+    return replace(pipeline, labels=pipeline.labels or LinPro())
+
+
+def _full(name: str) -> str:
+    """The name of a preset, from that or from its alias."""
     full = _ALIASES.get(name, name)
-    _checks.as_choice(full, "name", tuple(_PRESETS) + tuple(_ALIASES))
-    return _PRESETS[full]
+    return _checks.as_choice(full, "name", tuple(_PRESETS) + tuple(_ALIASES))

@@ -244,6 +244,7 @@ def test_settings_refuse_what_they_do_not_know():
         (lambda: config.Signal(mix=("cas",)), ValueError, "`Signal.mix` must hold at least one pair"),
         (lambda: config.Signal(mix=(("cas", 1), ("cas", 2))), ValueError, "`Signal.mix` must name every map once"),
         (lambda: config.Pipeline(classes=0.5), TypeError, "`Pipeline.classes` must be one of Classes, NoneType"),
+        (lambda: config.Pipeline(labels="hard"), TypeError, "`Pipeline.labels` must be one of LinPro, NoneType"),
         (
             lambda: config.Fuse(threshold=0.1, temperature=0.1, signed_denominator=True, distribution="uniform"),
             ValueError,

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tal_postproc import PostProcessor, Video, presets
-from tal_postproc.config import Classes, Fuse, Keep, Margin, Nms, Overlap, Pipeline, Seconds, SoftNms, TopKMean
+from tal_postproc.config import Classes, Fuse, Keep, LinPro, Margin, Nms, Overlap, Pipeline, Seconds, SoftNms, TopKMean
 
 from .oracles import pipelines as oracle
 
@@ -227,6 +227,8 @@ NUMBERS = {
     "delu_thumos": ([DELU], 1, Classes(threshold=0.2, fallback="argmax"), (SOFT,)),
     "delu_thumos_test": ([DELU], 1, Classes(threshold=0.2, fallback="argmax"), (SOFT, Keep(min_length=1.0))),
     "delu_anet12": ([DELU], 1, Classes(threshold=0.2, fallback="argmax"), (SOFT,)),
+    "gaufuse_paper_thumos": ([RSKP], 2, Classes(threshold=0.16), (Fuse(threshold=0.25, temperature=0.03),)),
+    "gaufuse_paper_thumos_pseudo": ([RSKP], 2, Classes(threshold=0.16), (Fuse(threshold=0.25, temperature=0.1),)),
     "two_stream_thumos": ([TWO_STREAM], 1, Classes(threshold=0.1), (Nms(threshold=0.5),)),
     "two_stream_anet13": ([[0.005, 0.01, 0.015, 0.02, 0.025]], 1, Classes(threshold=0.1), (Nms(threshold=0.5),)),
     "ptlr_thumos": ([PTLR, PTLR], 1, None, (Nms(threshold=0.7),)),
@@ -237,6 +239,7 @@ NUMBERS = {
 OIC_A = Margin(scale=0.25, layout="oic_a")
 SCORES = {
     "gaufuse": (Margin(scale=0.0785, power=0.9, layout="oic_b"), 1.0, 0.0, 0.0),
+    "gaufuse_paper": (Margin(scale=0.25, layout="symmetric"), 1.0, 0.0, 0.0),
     "rskp": (Margin(scale=0.25, layout="oic_b"), 1.0, 0.0, 0.0),
     "facnet": (Margin(scale=0.25, layout="oic_b"), 0.6, 0.0, 0.0),
     "basnet": (OIC_A, 1.0, 0.0, 0.2),
@@ -252,12 +255,22 @@ SCORES = {
 # family: inclusive and positive comparison, first step alone skipped, upsampling, end, background, protocol
 FAMILIES = {
     ("gaufuse", "rskp", "facnet"): (False, False, 1, 1, "last", "wtalc_interpolated"),
+    ("gaufuse_paper",): (False, False, 1, 0, "last", "wtalc_interpolated"),
     ("basnet", "cola"): (True, True, 24, 0, "last", "activitynet"),
     ("asmloc",): (True, True, 20, 0, "last", "activitynet"),
     ("hamnet",): (False, True, 1, 0, "last", "activitynet"),
     ("co2net", "delu"): (False, True, 1, 0, "last", "activitynet_snippet"),
     ("two",): (False, False, 1, 0, "first", "activitynet"),
     ("ptlr",): (True, False, 1, 0, "first", "activitynet"),
+}
+
+
+# how instances become pseudo labels: released code of GauFuse, and its paper
+LABELS = {
+    "gaufuse": LinPro(normalization="sum", upper_bound=1.0, margin_scale=0.0785, margin_power=0.9, layout="gaufuse"),
+    "gaufuse_paper": LinPro(
+        normalization="sum", upper_bound=None, margin_scale=0.25, margin_power=1.0, layout="symmetric"
+    ),
 }
 
 
@@ -269,6 +282,7 @@ def test_every_preset_has_its_numbers_written_down():
 def test_numbers_of_every_preset(name):
     pipeline: Pipeline = presets.get(name)
     thresholds, min_length, classes, stages = NUMBERS[name]
+    kin = "gaufuse_paper" if name.startswith("gaufuse_paper") else name.split("_")[0]
     assert len(pipeline.banks) == len(thresholds)
     assert pipeline.classes == classes
     assert pipeline.stages == stages
@@ -277,10 +291,10 @@ def test_numbers_of_every_preset(name):
         assert bank.min_length == min_length
         assert bank.relative == "absolute"
         score = bank.score
-        assert (score.margin, score.outer_weight, score.video_weight, score.constant) == SCORES[name.split("_")[0]]
+        assert (score.margin, score.outer_weight, score.video_weight, score.constant) == SCORES[kin]
         assert (score.inner, score.scale) == ("mean", 1.0)
 
-    family = next(kin for kin in FAMILIES if name.split("_")[0] in kin)
+    family = next(names for names in FAMILIES if kin in names)
     inclusive, skips, upsample, end, background, protocol = FAMILIES[family]
     for bank in pipeline.banks:
         assert (bank.inclusive, bank.positive) == (inclusive, inclusive)
@@ -291,8 +305,37 @@ def test_numbers_of_every_preset(name):
     else:
         assert (pipeline.background, pipeline.num_classes) == (background, sizes[next(n for n in sizes if n in name)])
     assert pipeline.protocol == protocol
+    assert pipeline.labels == LABELS.get(kin)
     if family[0] in ("hamnet", "co2net"):
         ratio = 20 if name == "hamnet_anet12" else 10
         assert pipeline.video_scores == TopKMean(map="logits*attention", ratio=ratio)
     else:
         assert pipeline.video_scores is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gaufuse", "gaufuse_thumos_pseudo"),
+        ("gaufuse_thumos_pseudo", "gaufuse_thumos_pseudo"),
+        ("gaufuse_nms", "gaufuse_thumos_nms"),
+        ("gaufuse_paper", "gaufuse_paper_thumos_pseudo"),
+        ("ptlr_anet13", "ptlr_anet13"),
+    ],
+)
+def test_labels_are_made_by_the_partner_of_a_preset(name, expected):
+    pipeline = presets.get(expected)
+    assert presets.for_labels(name) == replace(pipeline, labels=pipeline.labels or LinPro())
+    assert presets.for_labels(name).labels is not None
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        presets.for_labels("nothing")
+
+
+def test_the_paper_of_gaufuse_ends_its_instances_where_they_end():
+    """Its code reports an end one snippet late, and counts that snippet as inside."""
+    tcam = np.zeros((12, 21))
+    tcam[3:7, 2] = 0.9
+    video_scores = np.where(np.arange(21) == 2, 0.9, 0.0)
+    code, paper = (PostProcessor.from_preset(name)(tcam, video_scores) for name in ("gaufuse", "gaufuse_paper"))
+    assert_allclose(np.c_[code.segments, code.scores], [[3, 8, 0.72]], atol=1e-9)
+    assert_allclose(np.c_[paper.segments, paper.scores], [[3, 7, 0.9]], atol=1e-9)
