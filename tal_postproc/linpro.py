@@ -49,6 +49,96 @@ def linpro_labels(
     solver: Literal["auto", "highs"] = "auto",
     infeasible: Literal["relax", "raise"] = "relax",
 ) -> LinProLabels:
+    r"""Snippet-wise labels of one class that give every instance its score, by linear programming.
+
+    Of all labels g whose outer-inner contrast on the regions of every instance j is its score,
+
+    .. math::
+
+        \min_g \sum_t g_t \quad \text{subject to} \quad W_j^\top g = q_j \ (j = 1 \dots N), \quad 0 \le g_t \le u
+
+    (Eq. 5 and 6 of GauFuse [1]_, which has no bound u), it takes the one of least sum of squares, which is the most
+    even.  :math:`W_j` is positive inside instance j, negative in the margins around it and 0 elsewhere.
+
+    Parameters
+    ----------
+    segments : (N, 2) array_like of float
+        Start and end in snippets; each must touch [0, T].
+    scores : (N,) array_like of float
+        :math:`q_j`, any finite number.
+    num_snippets : int
+        T >= 0.
+    normalization : {"mean", "sum"}
+        Entries of :math:`W_j`.  "mean": 1 over the number of snippets inside, and minus 1 over that of both margins
+        together, so that :math:`q_j` is the mean label inside less the mean in the margins; a lone instance gets
+        :math:`g = q_j`.  "sum": 1 and -1 as in Eq. 5 and the published code; a lone instance gets
+        :math:`q_j / \text{length}`.  An empty part contributes nothing.
+    upper_bound : float or None, default 1
+        u > 0; None for no bound.
+    margin_scale, margin_power : float
+        Margins are ``margin_scale * length ** margin_power`` long on either side, both >= 0.
+    layout : {"symmetric", "gaufuse"}
+        Which snippets a region holds.  "symmetric": those whose middle it holds, and at least one inside.  "gaufuse":
+        boundaries cut to whole numbers first, the right margin up to one snippet longer and never on the last
+        snippet of the video, as the published code does; an instance without whole snippet has an empty inside.
+    nonpositive : {"keep", "drop", "clip"}
+        What becomes of instances whose score is not above 0: "keep" asks for :math:`W_j^\top g = q_j` all the same
+        (label mass in the margins, as published), "drop" leaves them out, "clip" raises their score to 0.
+    selection : {"min_norm", "vertex"}
+        The optimum is usually not unique.  "min_norm" takes the one of least :math:`\sum_t g_t^2`, the same whatever
+        solver ran; "vertex" stops at whatever vertex the solver ends at, and costs less.  Snippets that no
+        :math:`W_j` tells apart get the same label either way.
+    solver : {"auto", "highs"}
+        "auto": lone instances in closed form, groups of up to 128 overlapping ones by a dense simplex method, the rest
+        and what cannot be certified by HiGHS.  "highs": everything by HiGHS.
+    infeasible : {"relax", "raise"}
+        Scores that no labels meet: "relax" takes the least :math:`\sum_j |W_j^\top g - q_j|` first, then the least
+        sum, then the least sum of squares; "raise" is for those who prefer an error.
+
+    Returns
+    -------
+    LinProLabels
+        The (T,) labels, with what is proven of them: their sum, the violation :math:`\sum_j |W_j^\top g - q_j|`, the
+        largest gap to a bound that no labels can beat, and a status.  Labels without a proof within 1e-8 have
+        the status "uncertified"; nothing is ever NaN.
+
+    Raises
+    ------
+    ValueError
+        If something is not finite, a segment ends before it starts or lies outside the video, shapes disagree, an
+        option is out of range, or the scores cannot be met and `infeasible` is "raise".
+
+    See Also
+    --------
+    linpro_label_map : all classes of a video.
+    linpro_label_maps : many videos.
+    score_label_map : the largest score of the instances that cover a snippet.
+
+    Notes
+    -----
+    Snippets between two neighbouring ends of regions are alike, so at most 4 N + 1 unknowns are left; equal ones are
+    merged, and instances whose windows do not overlap are solved apart.  The cost does not depend on T.  A component
+    of n instances takes some n pivots on a table of n rows and about 5 n columns.
+
+    The gap is that of a primal-dual bound in float64 on every component, of the violation and of the sum, relative to
+    1 + the sum; without `upper_bound` it is divided by 1 + the largest multiplier as well, because the sum then moves
+    by that much for a violation at the limit of float64.  Instances that come in another order get the same bytes.
+    The conventions are in docs/conventions.md.
+
+    References
+    ----------
+    .. [1] J. Zhou et al., "Improving Weakly Supervised Temporal Action Localization by Bridging Train-Test Gap in
+           Pseudo Labels", CVPR 2023.
+
+    Examples
+    --------
+    >>> alone = linpro_labels([[2, 4]], [0.5], 6)
+    >>> alone.labels, alone.status
+    (array([0. , 0. , 0.5, 0.5, 0. , 0. ]), 'optimal')
+    >>> nested = linpro_labels([[0, 8], [2, 4]], [0.3, 0.6], 8, margin_scale=0.5)
+    >>> nested.labels
+    array([0.3, 0. , 0.6, 0.6, 0. , 0.3, 0.3, 0.3])
+    """
     rule = LinPro(
         normalization=normalization,
         upper_bound=upper_bound,
@@ -92,6 +182,53 @@ def linpro_label_map(
     background: Literal["none", "first", "last"] = "none",
     **options: Any,
 ) -> LinProLabelMap:
+    """LinPro labels of one video: every class for itself, see `linpro_labels`.
+
+    Parameters
+    ----------
+    segments : Segments
+        Instances of one video in snippets, with labels below K and scores.
+    num_snippets, num_classes : int
+        T and K, at least 0.
+    known_labels : (K,) array_like of bool or sequence of int, optional
+        Classes that the video is known to show, as a mask or as differing indices; instances of the others are left
+        out.  Default: all of them.
+    background : {"none", "first", "last"}
+        Where to put a column of zeros for the background, which has no instances.
+    **options
+        The options of `linpro_labels`; those of a setting are ``**dataclasses.asdict(config.LinPro(...))``.
+
+    Returns
+    -------
+    LinProLabelMap
+        The map, (T, K) or (T, K + 1), and per class what is proven of its labels.
+
+    Raises
+    ------
+    UnitError
+        If the instances are not in snippets.
+    ValueError
+        If there is more than one video, a label is not below `num_classes`, or as `linpro_labels` says.
+
+    See Also
+    --------
+    linpro_label_maps : many videos.
+    hard_label_map, score_label_map, gaussian_label_map, tri_state_label_map : other labels of the same instances.
+
+    Notes
+    -----
+    Cost and conventions are those of `linpro_labels`.
+
+    Examples
+    --------
+    >>> found = Segments([[0, 2], [3, 5]], labels=[1, 0], scores=[0.4, 0.8])
+    >>> made = linpro_label_map(found, 6, 2)
+    >>> made.labels.T
+    array([[0. , 0. , 0. , 0.8, 0.8, 0. ],
+           [0.4, 0.4, 0. , 0. , 0. , 0. ]])
+    >>> made.status, made.solved
+    (('optimal', 'optimal'), {'closed_form': 2, 'simplex': 0, 'highs': 0})
+    """
     rule = LinPro(**options)
     lengths = np.array([_checks.as_count(num_snippets, "num_snippets")])
     rows = _gather([segments], lengths, num_classes, [known_labels], rule)
@@ -108,6 +245,52 @@ def linpro_label_maps(
     num_threads: int | None = None,
     **options: Any,
 ) -> list[LinProLabelMap]:
+    """LinPro labels of many videos: what `linpro_label_map` gives for each, byte for byte, and faster.
+
+    Parameters
+    ----------
+    segments : Segments of V videos, or iterable of V Segments
+        In snippets, as `PostProcessor.process` yields them.
+    num_snippets : (V,) array_like of int
+        T of every video.
+    num_classes : int
+        K, at least 0.
+    known_labels : iterable of V entries, optional
+        For every video a mask, indices, or None for all classes.
+    background : {"none", "first", "last"}
+        Where to put a column of zeros for the background.
+    num_threads : int, optional
+        Default: all cores, one inside a worker process.  The labels do not depend on it.
+    **options
+        The options of `linpro_labels`.
+
+    Returns
+    -------
+    list of LinProLabelMap
+        One per video.
+
+    Raises
+    ------
+    UnitError
+        If instances are not in snippets.
+    ValueError
+        As `linpro_label_map`, and if `num_snippets` or `known_labels` have another length; rows are counted through
+        all videos.
+
+    See Also
+    --------
+    LabelRefresher : from the TCAMs of a training set to the targets of the next epochs.
+
+    Notes
+    -----
+    Cost and conventions are those of `linpro_labels`.
+
+    Examples
+    --------
+    >>> videos = Segments([[0, 2], [1, 3]], scores=[0.4, 0.8], offsets=[0, 1, 2])
+    >>> [made.labels[:, 0].tolist() for made in linpro_label_maps(videos, [3, 4], 1)]
+    [[0.4, 0.4, 0.0], [0.0, 0.8, 0.8, 0.0]]
+    """
     rule = LinPro(**options)
     videos = list(segments.split() if isinstance(segments, Segments) else segments)
     lengths = _checks.as_integers(num_snippets, len(videos), "num_snippets", per="video")

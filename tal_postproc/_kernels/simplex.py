@@ -22,6 +22,7 @@ FEASIBLE = 1e-9  # violation, in units of the largest score, below which a compo
 ACCEPTED = 1e-8  # largest gap or breach of optimality conditions that is certified
 _ZERO = 1e-9  # of pivots, of the distance to a bound, and of reduced costs where they say what is optimal
 _ENTERS = 1e-11  # reduced cost, relative to the largest weight or multiplier, that is worth a pivot
+_NOTHING = 1e-13  # mass that is a rounding error
 _HAIR = 1e-11  # by which a basic variable may overstep its bound for the sake of a larger pivot
 
 
@@ -706,7 +707,7 @@ def _room(rows):
 def _put(c, cuts, column, x, sizes, unit, upper, owner, pieces, levels, filled):
     """Write the pieces of component c behind the `filled` ones; how many there are then."""
     for p in range(len(cuts) - 1):
-        if column[p] >= 0 and x[column[p]] > 0.0:
+        if column[p] >= 0 and x[column[p]] > _NOTHING:
             owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
             levels[filled] = min(x[column[p]] * unit / sizes[column[p]], upper)
             filled += 1
