@@ -19,6 +19,7 @@ __all__ = ["linpro_label_map", "linpro_label_maps", "linpro_labels"]
 
 _DENSE_ROWS = 128  # larger components go to HiGHS at once
 _BLOCK_ROWS = 60  # components are handed to HiGHS together up to about so many rows
+_NOT_GIVEN = np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)  # no answer of HiGHS's to go on
 _SOLVERS = ("closed_form", "simplex", "highs")  # in the order of the kernels' codes
 _STATES = ("empty", "optimal", "relaxed", "uncertified")  # the worst component decides
 
@@ -385,14 +386,16 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
     upper = np.inf if rule.upper_bound is None else rule.upper_bound
     how = rule.normalization == "mean", upper, rule.selection == "min_norm"
     limit = _DENSE_ROWS if rule.solver == "auto" else 0
-    solver, numbers, owner, pieces, levels = _kernels.solve_components(bounds, scores, offsets, *how, limit)
-    certified = np.ones(len(solver), np.bool_)
+    solver, numbers, certified, owner, pieces, levels = _kernels.solve_components(
+        bounds, scores, offsets, *how, limit, *_NOT_GIVEN
+    )
     left = np.flatnonzero(solver == _kernels.OPEN)
     if len(left):
-        solver[left] = _kernels.HIGHS
         parts = [(owner, pieces, levels)]
         for block in _blocks(left, offsets):
-            numbers[block], certified[block], place, *rest = _by_highs(bounds, scores, offsets, block, *how)
+            solver[block], numbers[block], certified[block], place, *rest = _by_highs(
+                bounds, scores, offsets, block, *how
+            )
             parts.append((block[place], *rest))
         owner, pieces, levels = (np.concatenate(column) for column in zip(*parts))
 
@@ -449,7 +452,7 @@ def _blocks(components: Int, offsets: Int) -> Iterator[Int]:
 def _by_highs(
     bounds: Int, scores: Float, offsets: Int, components: Int, mean: bool, upper: float, min_norm: bool
 ) -> tuple[Any, ...]:
-    """(numbers, certified, owner, pieces, levels) of a few components, which HiGHS solves as one program.
+    """What `_kernels.solve_components` returns for a few components, which HiGHS solves as one program.
 
     Where their equations cannot all be met, the list is halved until single components are left.
     """
@@ -465,8 +468,8 @@ def _by_highs(
             _by_highs(bounds, scores, offsets, part, mean, upper, min_norm)
             for part in (components[:middle], components[middle:])
         ]
-        halves[1][2][:] += middle
+        halves[1][3][:] += middle
         return tuple(np.concatenate(column) for column in zip(*halves))
     if answer is None:  # no labels, and a gap that says so
         answer = np.zeros(columns[-1]), np.zeros(own[-1]), np.zeros(own[-1])
-    return tuple(_kernels.finish_components(*rows, columns, *answer, mean, upper, min_norm))
+    return tuple(_kernels.solve_components(*rows, mean, upper, min_norm, len(bounds), columns, *answer))

@@ -657,21 +657,28 @@ def _closed_form(bounds, score, mean, upper):
 
 
 @kernel
-def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit):
+def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit, columns, x, first, second):
     """Labels of all components; those of more than `limit` rows, and those that fail their certificate, stay OPEN.
 
-    Returns (solver, numbers, owner, pieces, levels): per component who solved it and [violation, sum, gap]; and the
-    pieces [start, stop) with a label above 0, with their component and level.
+    With `columns`, the components were solved together by HiGHS (see `assemble`), with the masses x and the multipliers
+    given; none stays open then.  Returns (solver, numbers, sure, owner, pieces, levels): per component who solved it,
+    [violation, sum, gap], and whether it is certified; and the pieces [start, stop) with a label above 0, with their
+    component and level.
     """
     count = len(offsets) - 1
-    solver, numbers = np.full(count, OPEN), np.zeros((count, 3))
-    owner, pieces, levels = _room(len(bounds))
+    given = len(columns) > 0
+    solver, numbers, sure = np.full(count, OPEN), np.zeros((count, 3)), np.ones(count, np.bool_)
+    owner, pieces, levels = (
+        np.empty(4 * len(bounds), np.int64),
+        np.empty((4 * len(bounds), 2), np.int64),
+        np.empty(4 * len(bounds)),
+    )
     filled = 0
     for c in range(count):
         low, high = offsets[c], offsets[c + 1]
         if high - low > limit:
             continue
-        if high - low == 1:
+        if high - low == 1 and not given:
             inside, around, violation = _closed_form(bounds[low], scores[low], mean, upper)
             for part in range(3):
                 start, stop = bounds[low, part], bounds[low, part + 1]
@@ -686,32 +693,23 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit):
         pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
         unit = top * largest
         caps = upper * sizes / unit
-        x, first, second = lexicographic(pattern, ratio, caps, rhs, weight)
-        x, violation, total, gap, certified = finish(
-            pattern, ratio, sizes, caps, rhs, weight, x, first, second, min_norm
+        if given:
+            own = np.minimum(x[columns[c] : columns[c + 1]], caps), first[low:high], second[low:high]
+        else:
+            own = lexicographic(pattern, ratio, caps, rhs, weight)
+        mass, violation, total, gap, sure[c] = finish(
+            pattern, ratio, sizes, caps, rhs, weight, own[0], own[1], own[2], min_norm
         )
-        if certified:
-            solver[c] = SIMPLEX
-            numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
-            filled = _put(c, cuts, column, x, sizes, unit, upper, owner, pieces, levels, filled)
-    return solver, numbers, owner[:filled], pieces[:filled], levels[:filled]
-
-
-@kernel
-def _room(rows):
-    """Empty lists of pieces: (owner, pieces, levels)."""
-    return np.empty(4 * rows, np.int64), np.empty((4 * rows, 2), np.int64), np.empty(4 * rows)
-
-
-@kernel
-def _put(c, cuts, column, x, sizes, unit, upper, owner, pieces, levels, filled):
-    """Write the pieces of component c behind the `filled` ones; how many there are then."""
-    for p in range(len(cuts) - 1):
-        if column[p] >= 0 and x[column[p]] > _NOTHING:
-            owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
-            levels[filled] = min(x[column[p]] * unit / sizes[column[p]], upper)
-            filled += 1
-    return filled
+        if not (given or sure[c]):
+            continue
+        solver[c] = HIGHS if given else SIMPLEX
+        numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
+        for p in range(len(cuts) - 1):
+            if column[p] >= 0 and mass[column[p]] > _NOTHING:
+                owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
+                levels[filled] = min(mass[column[p]] * unit / sizes[column[p]], upper)
+                filled += 1
+    return solver, numbers, sure, owner[:filled], pieces[:filled], levels[:filled]
 
 
 @kernel
@@ -743,38 +741,6 @@ def assemble(bounds, scores, offsets, mean, upper):
                     entries += 1
         columns[c + 1] = width
     return caps[:width], rhs, weight, start[:width], row[:entries], value[:entries], columns
-
-
-@kernel
-def finish_components(bounds, scores, offsets, columns, x, first, second, mean, upper, min_norm):
-    """The selected labels and certificates of components that were solved together, see `assemble`.
-
-    Returns (numbers, certified, owner, pieces, levels) as `solve_components` does.
-    """
-    count = len(offsets) - 1
-    numbers, sure = np.zeros((count, 3)), np.empty(count, np.bool_)
-    owner, pieces, levels = _room(len(bounds))
-    filled = 0
-    for c in range(count):
-        low, high = offsets[c], offsets[c + 1]
-        pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
-        unit = top * largest
-        caps = upper * sizes / unit
-        own, violation, total, gap, sure[c] = finish(
-            pattern,
-            ratio,
-            sizes,
-            caps,
-            rhs,
-            weight,
-            np.minimum(x[columns[c] : columns[c + 1]], caps),
-            first[low:high],
-            second[low:high],
-            min_norm,
-        )
-        numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
-        filled = _put(c, cuts, column, own, sizes, unit, upper, owner, pieces, levels, filled)
-    return numbers, sure, owner[:filled], pieces[:filled], levels[:filled]
 
 
 @kernel
