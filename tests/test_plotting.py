@@ -85,6 +85,56 @@ def test_map_name_and_window():
     assert_array_equal(timeline(VIDEO, {}, label=1).axes[0].patches[0].get_data().values, VIDEO.maps["cas"][:, 1])
 
 
+MAPS = {
+    "soft": np.linspace(-0.25, 0.5, 40).reshape(20, 2),
+    "states": np.repeat([[0, 1], [0, -1], [0, 0]], [8, 2, 10], axis=0).astype(np.int8),
+}
+
+
+def areas(axes):
+    """Values of the areas of one axes that are not 0 everywhere, with their colours."""
+    drawn = [(patch.get_data().values, patch.get_facecolor()) for patch in axes.patches if hasattr(patch, "get_data")]
+    return [(values, colour) for values, colour in drawn if np.any(values)]
+
+
+def test_label_maps_have_a_row_each_with_their_largest_value():
+    figure = timeline(VIDEO, FOUND, TRUTH, label_maps=MAPS)
+    soft, states = figure.axes[2:4]
+    assert [axes.get_yticklabels()[0].get_text() for axes in (soft, states)] == ["soft", "states"]
+    ((values, colour),) = areas(soft)
+    assert_array_equal(values, MAPS["soft"][:, 1])
+    assert_array_equal(soft.patches[-1].get_data().edges, np.arange(21) / 2)
+    assert soft.get_ylim()[0] == values.min()
+    assert [text.get_text() for text in soft.texts] == ["0.5"]
+    (ignored, pale), (action, dark) = areas(states)
+    assert_array_equal(np.flatnonzero(ignored), [8, 9])
+    assert_array_equal(np.flatnonzero(action), np.arange(8))
+    assert dark == colour
+    assert sum(pale) > sum(dark)
+    assert not states.texts
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named[-2:] == ["pseudo labels", "ignored"]
+    assert figure.axes[1].get_xlabel() == ""
+    assert states.get_xlabel() == "seconds"
+    assert bars(figure) == bars(timeline(VIDEO, FOUND, TRUTH))  # the other rows stay as they are
+
+
+def test_the_class_with_most_labels_where_nothing_else_says():
+    assert words(timeline(VIDEO, {}, label_maps={"a": MAPS["states"]}))[0] == "class 1"
+    assert words(timeline(VIDEO, FOUND, label_maps={"a": MAPS["states"]}))[0] == "class 0"
+    flat = timeline(VIDEO, {}, label_maps={"a": np.zeros(20)})  # a map that tells no classes apart
+    assert words(flat)[0] == "class 0"
+    assert flat.legends[0].get_texts()[-1].get_text() == "pseudo labels"
+
+
+def test_spreads_are_lines_over_both_ends():
+    fused = FOUND["fusion"].replace(columns={"start_std": [0.5], "end_std": [1.0]})
+    figure = timeline(VIDEO, {"plain": FOUND["NMS"], "fusion": fused}, label=1, spreads=True)
+    lines = [path[:, 0].tolist() for lines in figure.axes[1].collections for path in lines.get_segments()]
+    assert lines == [[3.5, 4.5], [5.0, 7.0]]
+    assert not timeline(VIDEO, {"fusion": fused}, label=1).axes[1].collections
+
+
 def test_overlapping_rows_go_to_lanes_best_first():
     segments = np.array([[0, 4], [1, 2], [1, 5], [4, 6], [1, 3.0]])
     assert_array_equal(_lanes(segments, np.array([0.9, 0.2, 0.8, 0.7, 0.1])), [0, 2, 1, 0, 2])
@@ -136,6 +186,10 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
         ({"map_name": "tcam"}, ValueError, "`video` has no map 'tcam', got 'cas', 'attention', 'flat'"),
         ({"video": Video("v", {"cas": np.zeros((3, 1))})}, ValueError, "`video` 'v' needs seconds_per_snippet"),
         ({"label": 2}, ValueError, "`label` must be below 2"),
+        ({"label_maps": {"a": np.zeros((4, 2))}}, ValueError, r"`label_maps\['a'\]` must have 20 snippets"),
+        ({"label_maps": {"a": np.full((20, 2), np.nan)}}, ValueError, r"`label_maps\['a'\]` must be finite"),
+        ({"label_maps": {"a": np.zeros((20, 1))}, "label": 1}, ValueError, "`label` must be below 1, the columns of"),
+        ({"spreads": 1}, TypeError, "`spreads` must be"),
         ({"label": 1, "classes": ["jump"]}, ValueError, "`classes` must name class 1, got 1 names"),
         ({"between": (5, 5)}, ValueError, "`between` must rise"),
         ({"between": (0, np.nan)}, ValueError, "`between` must rise"),
