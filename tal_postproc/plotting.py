@@ -101,8 +101,17 @@ def _draw_labels(axes: Axes, name: str, column: Float, tri_state: bool, step: fl
     axes.set_ylim(low, high + 0.08 * (high - low))
     axes.set_yticks([(low + high) / 2], [name])
     if not tri_state:
-        beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
-        axes.annotate(f"{most:.3g}", (1.0, high), (5, 0), va="center", fontsize=9, color=INK, **beside)
+        axes.annotate(
+            f"{most:.3g}",
+            xy=(1.0, high),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=INK,
+            annotation_clip=False,
+        )
     _tidy(axes)
     return bool(ignored.any())
 
