@@ -55,7 +55,9 @@ def solve(program: Sequence[Any], relax: bool) -> Answer | None:
     _, first, reduced = least
     lower[reduced < -_ZERO], upper[reduced > _ZERO] = upper[reduced < -_ZERO], 0.0
     last = _run(np.concatenate((cost, np.zeros(2 * m))), lower, upper, rhs, start, row, value)
-    return None if last is None else (last[0][:width], first, last[1])
+    if last is None:  # the least violation, and no proof of the rest
+        return least[0][:width], first, np.zeros(m)
+    return last[0][:width], first, last[1]
 
 
 def _run(cost: Float, lower: Float, upper: Float, rhs: Float, start: Index, row: Index, value: Float) -> Answer | None:

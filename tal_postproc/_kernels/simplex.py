@@ -410,11 +410,10 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
     vertex, and the only point of its face if nothing there can be moved.
     """
     m, width = pattern.shape
-    heaviest = 1.0
-    violation = 0.0
+    heaviest, steepest, violation = 1.0, 1.0, 0.0
     goal = rhs.copy()
     for j in range(m):
-        heaviest = max(heaviest, weight[j])
+        heaviest, steepest = max(heaviest, weight[j]), max(steepest, abs(second[j]))
         residual = rhs[j]
         for k in range(width):
             if pattern[j, k] != 0:
@@ -440,10 +439,12 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
     columns = n
     if not met:
         for j in range(m):
-            if weight[j] - first[j] <= _ZERO * heaviest and abs(second[j]) <= _ZERO:
+            if abs(second[j]) > _ZERO + 1e-12 * steepest:
+                continue
+            if weight[j] - first[j] <= _ZERO * heaviest:
                 variable[n] = width + j
                 n += 1
-            elif weight[j] + first[j] <= _ZERO * heaviest and abs(second[j]) <= _ZERO:
+            elif weight[j] + first[j] <= _ZERO * heaviest:
                 variable[n] = width + m + j
                 n += 1
     if columns == 0:
@@ -635,10 +636,11 @@ def finish(pattern, ratio, sizes, caps, rhs, weight, x, first, second, min_norm)
         new_violation, first_gap, new_total, second_gap = certify(
             pattern, ratio, caps, rhs, weight, moved, first, second
         )
-        if max(first_gap, second_gap) <= ACCEPTED:
+        loss = max(new_violation - violation, (new_total - total) / (1.0 + total))
+        if max(first_gap, second_gap) <= ACCEPTED and loss <= FEASIBLE:
             x, violation, total, gap = moved, new_violation, new_total, max(first_gap, second_gap)
-        else:
-            breach = max(first_gap, second_gap)
+        else:  # it left the optimal face: multipliers too large to tell where that ends
+            breach = np.inf
     return x, violation, total, gap, gap <= ACCEPTED and breach <= ACCEPTED
 
 
