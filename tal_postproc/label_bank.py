@@ -43,7 +43,7 @@ class _Instances(NamedTuple):
     segments: Float  # (N, 2) snippets
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     shape: tuple[int, int]  # T, K
     current: _Runs
     previous: _Runs | None = None
@@ -96,7 +96,7 @@ class DeltaPseudoLabels:
     """
 
     def __init__(self) -> None:
-        self._videos: dict[str, _Entry] = {}  # replaced as a whole, by rising id
+        self._videos: dict[str, Entry] = {}  # replaced as a whole, by rising id
 
     def __len__(self) -> int:
         return len(self._videos)
@@ -168,7 +168,7 @@ class DeltaPseudoLabels:
             return np.zeros(entry.shape) if empty else _dense(entry.current, entry.shape)
         return factor * (_dense(entry.current, entry.shape) - _dense(entry.previous, entry.shape))
 
-    def _entry(self, video_id: str) -> _Entry:
+    def _entry(self, video_id: str) -> Entry:
         videos = self._videos
         if video_id not in videos:
             raise KeyError(f"no video {video_id!r} among the {len(videos)} of the bank")
@@ -228,16 +228,22 @@ class DeltaPseudoLabels:
         """
         keep = _checks.as_choice(missing, "missing", ("error", "keep")) == "keep"
         threshold = _checks.as_tiou_threshold(tiou_threshold, inclusive=True)
-        found: dict[str, _Entry] = {}
+        found: dict[str, Entry] = {}
         before = self._videos
         width = self.num_classes if before else None
         for video_id, label_map, rows in _paired(maps, instances):
             if video_id in found:
                 raise ValueError(f"`maps` must have every video once, {video_id!r} stands twice")
             shape = before[video_id].shape if video_id in before else None
-            found[video_id] = _encoded(label_map, rows, f"[{video_id!r:.80}]", shape, width)
+            names = f"maps[{video_id!r:.80}]", f"instances[{video_id!r:.80}]"
+            found[video_id] = encoded(label_map, rows, names, shape, width)
             width = found[video_id].shape[1]
             del label_map  # before the next one is made
+        return self._take(found, keep, threshold)
+
+    def _take(self, found: dict[str, Entry], keep: bool, threshold: float) -> LabelChurn:
+        """The checked maps of a refresh become the current ones, all or none."""
+        before = self._videos
         left = [video_id for video_id in before if video_id not in found]
         if left and not keep:
             raise ValueError(
@@ -246,10 +252,11 @@ class DeltaPseudoLabels:
             )
         churn = _churn(before, found, len(left), threshold)
         _warn_of_collapse(churn, sum(entry.shape[0] * entry.shape[1] for entry in found.values()))
-        for video_id, entry in found.items():
-            if video_id in before:
-                found[video_id] = entry._replace(previous=before[video_id].current)
-        self._videos = dict(sorted({**before, **found}.items()))
+        aged = {
+            video_id: entry._replace(previous=before[video_id].current if video_id in before else None)
+            for video_id, entry in found.items()
+        }
+        self._videos = dict(sorted({**before, **aged}.items()))
         return churn
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
@@ -300,10 +307,7 @@ class DeltaPseudoLabels:
         path : str or path
             The file.
         """
-        videos = self._videos
-        text = {"format": np.array([_FORMAT]), "video_ids": np.array(list(videos), np.str_).reshape(len(videos))}
-        with atomic_write(path, "wb") as file:
-            _npy.write_npz(file, {**text, **_arrays(videos)}, compressed=False)
+        write_file(path, self._videos)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DeltaPseudoLabels:
@@ -319,18 +323,9 @@ class DeltaPseudoLabels:
         DeltaPseudoLabels
             With the same content.
         """
-        with _npy.NpzReader(path, MAX_BYTES) as npz:
-            if set(npz.names) != {"format", "video_ids", *_LAYOUT}:
-                raise FormatError(f"{npz.path}: not a saved bank, it has the arrays {sorted(npz.names)!s:.300}")
-            arrays = {name: npz.read(name) for name in npz.names}
-            for name, array in arrays.items():
-                wanted = _LAYOUT.get(name)
-                if array.ndim != 1 or (array.dtype.kind != "U" if wanted is None else array.dtype != np.dtype(wanted)):
-                    raise FormatError(f"{npz.path}: `{name}` must not be {array.dtype} of shape {array.shape}")
-            bank = cls()
-            names = arrays.pop("video_ids").tolist()
-            bank._videos = _entries("".join(arrays.pop("format").tolist()), names, arrays, npz.path)
-            return bank
+        bank = cls()
+        bank._videos = read_file(path)[0]
+        return bank
 
 
 # ---------------------------------------------------------------------------------------------------- what comes in
@@ -365,9 +360,11 @@ def _paired(maps: Any, instances: Any) -> Iterator[tuple[Any, Any, Segments | No
         raise ValueError(f"`instances` must have one Segments per map, got more than {count}")
 
 
-def _encoded(label_map: Any, rows: Any, which: str, shape: tuple[int, int] | None, width: int | None) -> _Entry:
+def encoded(
+    label_map: Any, rows: Any, names: tuple[str, str], shape: tuple[int, int] | None, width: int | None
+) -> Entry:
     """A checked map as runs, with checked instances; of the `shape` that the video had, of the bank's `width`."""
-    name = f"maps{which}"
+    name = names[0]
     array = _checks.as_real(label_map, name)
     if array.ndim != 2 or array.size > _checks.MOST:
         raise ValueError(f"`{name}` must have shape (T, K) and at most {_checks.MOST} values, got shape {array.shape}")
@@ -386,7 +383,7 @@ def _encoded(label_map: Any, rows: Any, which: str, shape: tuple[int, int] | Non
     shown = bits[bounds[:-1]] != 0
     starts, stops = bounds[:-1][shown], bounds[1:][shown]
     runs = _Runs(starts, stops, cells[starts])
-    return _Entry(shape, runs, None, None if rows is None else _checked_instances(rows, shape, f"instances{which}"))
+    return Entry(shape, runs, None, None if rows is None else _checked_instances(rows, shape, names[1]))
 
 
 def _checked_instances(rows: Any, shape: tuple[int, int], name: str) -> _Instances:
@@ -410,7 +407,7 @@ def _dense(runs: _Runs, shape: tuple[int, int]) -> Float:
 
 
 # --------------------------------------------------------------------------------------------------- what changed, why
-def _churn(before: Mapping[str, _Entry], found: Mapping[str, _Entry], num_kept: int, threshold: float) -> LabelChurn:
+def _churn(before: Mapping[str, Entry], found: Mapping[str, Entry], num_kept: int, threshold: float) -> LabelChurn:
     both = [video for video in found if video in before]
     explained = all(entry.instances is not None for entry in (*found.values(), *(before[video] for video in both)))
     changes = [_change(before[video], found[video], threshold) for video in both]
@@ -433,7 +430,7 @@ def _churn(before: Mapping[str, _Entry], found: Mapping[str, _Entry], num_kept: 
     )
 
 
-def _extent(entry: _Entry) -> tuple[int, int]:
+def _extent(entry: Entry) -> tuple[int, int]:
     """Cells with a label, and all cells of the classes that have one."""
     runs, length = entry.current, entry.shape[0]
     real = runs.values != 0  # not -0.0
@@ -441,7 +438,7 @@ def _extent(entry: _Entry) -> tuple[int, int]:
     return int((runs.stops[real] - starts).sum()), len(np.unique(starts // max(length, 1))) * length
 
 
-def _change(old: _Entry, new: _Entry, threshold: float) -> tuple[list[float], tuple[int, int, int]]:
+def _change(old: Entry, new: Entry, threshold: float) -> tuple[list[float], tuple[int, int, int]]:
     """Mass before, mass, change and its five parts; the three counts.  All on the pieces between any two boundaries."""
     rows = old.instances or _NO_INSTANCES, new.instances or _NO_INSTANCES
     i, j = _matched(*rows, threshold)
@@ -512,7 +509,7 @@ def _warn_of_collapse(churn: LabelChurn, num_cells: int) -> None:
         )
     else:
         return
-    warnings.warn(f"pseudo labels collapsed: {what}", LabelCollapseWarning, stacklevel=3)
+    warnings.warn(f"pseudo labels collapsed: {what}", LabelCollapseWarning, stacklevel=4)
 
 
 # ------------------------------------------------------------------------------------------- to and from plain arrays
@@ -534,7 +531,7 @@ _NO_RUNS = _Runs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
 _NO_INSTANCES = _Instances(np.empty(0, np.int64), np.empty((0, 2)))
 
 
-def _arrays(videos: Mapping[str, _Entry]) -> dict[str, NDArray[Any]]:
+def _arrays(videos: Mapping[str, Entry]) -> dict[str, NDArray[Any]]:
     """The bank as flat arrays, see `_LAYOUT`."""
     entries = list(videos.values())
     runs = [*(entry.current for entry in entries), *(entry.previous or _NO_RUNS for entry in entries), _NO_RUNS]
@@ -554,7 +551,7 @@ def _arrays(videos: Mapping[str, _Entry]) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(array, _LAYOUT[name]) for name, array in arrays.items()}
 
 
-def _entries(kind: Any, ids: list[Any], arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, _Entry]:
+def _entries(kind: Any, ids: list[Any], arrays: Mapping[str, NDArray[Any]], where: str) -> dict[str, Entry]:
     """The bank that flat arrays of the right dtypes describe; FormatError unless `update` could have made it."""
 
     def require(holds: Any, name: str, rule: str) -> None:
@@ -613,5 +610,29 @@ def _entries(kind: Any, ids: list[Any], arrays: Mapping[str, NDArray[Any]], wher
                 instances = _checked_instances(made, shape, f"instances[{video!r:.80}]")
             except ValueError as error:
                 raise FormatError(f"{where}: {error}") from None
-        videos[video] = _Entry(shape, current, previous if arrays["has_previous"][v] else None, instances)
+        videos[video] = Entry(shape, current, previous if arrays["has_previous"][v] else None, instances)
     return videos
+
+
+def write_file(path: str | os.PathLike[str], videos: Mapping[str, Entry], note: str | None = None) -> None:
+    """The bank as an npz file, whole or not at all, with a note where one is given."""
+    text = {"format": np.array([_FORMAT]), "video_ids": np.array(list(videos), np.str_).reshape(len(videos))}
+    if note is not None:
+        text["note"] = np.array([note])
+    with atomic_write(path, "wb") as file:
+        _npy.write_npz(file, {**text, **_arrays(videos)}, compressed=False)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Entry], str]:
+    """What `write_file` wrote; the note is empty where there is none."""
+    with _npy.NpzReader(path, MAX_BYTES) as npz:
+        if set(npz.names) - {"note"} != {"format", "video_ids", *_LAYOUT}:
+            raise FormatError(f"{npz.path}: not a saved bank, it has the arrays {sorted(npz.names)!s:.300}")
+        arrays = {name: npz.read(name) for name in npz.names}
+        for name, array in arrays.items():
+            wanted = _LAYOUT.get(name)
+            if array.ndim != 1 or (array.dtype.kind != "U" if wanted is None else array.dtype != np.dtype(wanted)):
+                raise FormatError(f"{npz.path}: `{name}` must not be {array.dtype} of shape {array.shape}")
+        names = arrays.pop("video_ids").tolist()
+        note = "".join(arrays.pop("note", np.empty(0, np.str_)).tolist())
+        return _entries("".join(arrays.pop("format").tolist()), names, arrays, npz.path), note
