@@ -108,6 +108,8 @@ def solve(W, q, upper_bound=None, tolerance=1e-7):
     side = np.zeros(n, int)
     if n == 0 or T == 0:
         return Optimum(not q.any(), np.abs(q).sum(), 0.0, low, side, low, high)
+    unit = np.abs(q).max() or 1.0  # HiGHS counts absolutely
+    q, high = q / unit, high / unit
     strict = _program(np.ones(T), W, q, side, low, high)
     if strict is None:
         cost = np.concatenate((np.zeros(T), np.ones(2 * n)))
@@ -122,7 +124,8 @@ def solve(W, q, upper_bound=None, tolerance=1e-7):
     reduced = 1 - W.T @ price
     side = np.where(np.abs(price) > tolerance, 0, side)
     high, low = np.where(reduced > tolerance, low, high), np.where(reduced < -tolerance, high, low)
-    return Optimum(strict is not None, np.abs(W @ g - q).sum(), g.sum(), g, side, low, high)
+    violation = np.abs(W @ g - q).sum()
+    return Optimum(strict is not None, violation * unit, g.sum() * unit, g * unit, side, low * unit, high * unit)
 
 
 def solve_exactly(W, q, upper_bound=None):
