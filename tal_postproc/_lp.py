@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,12 @@ _ZERO = 1e-9  # a reduced cost above it keeps its variable at the bound in the s
 _own = threading.local()  # a solver belongs to the thread that made it, and does not survive a fork
 
 
-def solve(program: Sequence[Any], relax: bool) -> Answer | None:
+def solve(caps: Float, rhs: Float, weight: Float, start: Index, row: Index, value: Float, relax: bool) -> Answer | None:
     """(x, first, second) of a program as `_kernels.simplex.assemble` makes it, or None where there is no answer.
 
     The equations as they are come first; only if they cannot be met and `relax` is set, residuals are allowed, their
     least sum is found, and then the least sum of x among the solutions that are complementary to its multipliers.
     """
-    caps, rhs, weight, start, row, value = program
     m, width = len(rhs), len(caps)
     cost, lower = np.ones(width), np.zeros(width)
     strict = _run(cost, lower, caps, rhs, start, row, value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -383,6 +384,7 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
     bounds, scores, group = bounds[order], scores[order], group[order]
 
     offsets = _kernels.find_components(group, bounds)
+    home = group[offsets[:-1]]  # of every component: video and class
     upper = np.inf if rule.upper_bound is None else rule.upper_bound
     how = rule.normalization == "mean", upper, rule.selection == "min_norm"
     limit = _DENSE_ROWS if rule.solver == "auto" else 0
@@ -391,15 +393,17 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
     )
     left = np.flatnonzero(solver == _kernels.OPEN)
     if len(left):
-        parts = [(owner, pieces, levels)]
-        for block in _blocks(left, offsets):
-            solver[block], numbers[block], certified[block], place, *rest = _by_highs(
-                bounds, scores, offsets, block, *how
-            )
-            parts.append((block[place], *rest))
-        owner, pieces, levels = (np.concatenate(column) for column in zip(*parts))
+        sizes = offsets[left + 1] - offsets[left]
+        own = np.concatenate(([0], np.cumsum(sizes)))
+        chosen = np.arange(own[-1]) + np.repeat(offsets[left] - own[:-1], sizes)
+        part = bounds[chosen], scores[chosen], own
+        answer = _by_highs(*part, home[left], *how[:2])
+        solver[left], numbers[left], certified[left], *places = _kernels.solve_components(
+            *part, *how, len(scores), *answer
+        )
+        places[0] = left[places[0]]
+        owner, pieces, levels = (np.concatenate(pair) for pair in zip((owner, pieces, levels), places))
 
-    home = group[offsets[:-1]]  # of every component: video and class
     largest = np.maximum.reduceat(np.abs(scores), offsets[:-1]) if len(scores) else scores
     met = numbers[:, 0] <= _kernels.FEASIBLE * largest
     if rule.infeasible == "raise" and not met.all():
@@ -443,33 +447,40 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
     return found
 
 
-def _blocks(components: Int, offsets: Int) -> Iterator[Int]:
-    """The components in lists that together have few enough rows for HiGHS to be at its best."""
-    rows = np.cumsum(offsets[components + 1] - offsets[components])
-    return (part for part in np.split(components, np.flatnonzero(np.diff(rows // _BLOCK_ROWS)) + 1) if len(part))
-
-
 def _by_highs(
-    bounds: Int, scores: Float, offsets: Int, components: Int, mean: bool, upper: float, min_norm: bool
-) -> tuple[Any, ...]:
-    """What `_kernels.solve_components` returns for a few components, which HiGHS solves as one program.
+    bounds: Int, scores: Float, offsets: Int, system: Int, mean: bool, upper: float
+) -> tuple[Int, Float, Float, Float]:
+    """(columns, x, first, second) of components, as `_kernels.solve_components` takes them.
 
-    Where their equations cannot all be met, the list is halved until single components are left.
+    Components of one system, a class of a video, are solved together as long as they have so few rows that HiGHS is at
+    its best.  A list whose equations cannot all be met is halved until single components are left.  What HiGHS does
+    not solve stays 0, and will not be certified.
     """
-    sizes = offsets[components + 1] - offsets[components]
-    own = np.concatenate(([0], np.cumsum(sizes)))
-    chosen = np.arange(own[-1]) + np.repeat(offsets[components] - own[:-1], sizes)
-    rows = bounds[chosen], scores[chosen], own
-    *program, columns = _kernels.assemble(*rows, mean, upper)
-    answer = _lp.solve(program, relax=len(components) == 1)
-    if answer is None and len(components) > 1:
-        middle = len(components) // 2
-        halves = [
-            _by_highs(bounds, scores, offsets, part, mean, upper, min_norm)
-            for part in (components[:middle], components[middle:])
-        ]
-        halves[1][3][:] += middle
-        return tuple(np.concatenate(column) for column in zip(*halves))
-    if answer is None:  # no labels, and a gap that says so
-        answer = np.zeros(columns[-1]), np.zeros(own[-1]), np.zeros(own[-1])
-    return tuple(_kernels.solve_components(*rows, mean, upper, min_norm, len(bounds), columns, *answer))
+    caps, rhs, weight, start, row, value, columns = _kernels.assemble(bounds, scores, offsets, mean, upper)
+    x, first, second = np.zeros(len(caps)), np.zeros(len(rhs)), np.zeros(len(rhs))
+
+    def settle(low: int, high: int) -> None:
+        r, k = slice(offsets[low], offsets[high]), slice(columns[low], columns[high])
+        entries = slice(start[k.start], start[k.stop])
+        answer = _lp.solve(
+            caps[k],
+            rhs[r],
+            weight[r],
+            start[k] - start[k.start],
+            row[entries] - np.int32(r.start),
+            value[entries],
+            relax=high - low == 1,
+        )
+        if answer is not None:
+            x[k], first[r], second[r] = answer
+        elif high - low > 1:
+            settle(low, (low + high) // 2)
+            settle((low + high) // 2, high)
+
+    _, own_first = np.unique(system, return_index=True)
+    inside = offsets[:-1] - np.repeat(offsets[own_first], np.diff([*own_first, len(system)]))
+    cuts = (np.diff(system) != 0) | (np.diff(inside // _BLOCK_ROWS) != 0)
+    ends = [0, *(np.flatnonzero(cuts) + 1).tolist(), len(system)]
+    for low, high in pairwise(ends):
+        settle(low, high)
+    return columns, x, first, second

@@ -316,16 +316,17 @@ def certify(pattern, ratio, caps, rhs, weight, x, first, second):
 
     The bounds hold for any multipliers.  With y = second + M first for a sufficient M, no label map of this violation
     has a sum below rhs.y - sum caps (A'y - 1)+, less M times the violation where there is one; likewise no residual is
-    below rhs.z - sum caps (A'z)+ for z = first within the weights.  Without a cap, no better map has a column beyond
-    the sum that was reached, which takes the cap's place; the gap of the sum is divided by 1 + the largest multiplier
-    then, and that of the violation holds per unit of mass.
+    below rhs.z - sum caps (A'z)+ for z = first within the weights.  Where caps are far or none, the sum that was reached
+    takes their place, since no better map has a column beyond it; the gap of the sum is divided by 1 + the largest
+    multiplier then, and that of the violation holds per unit of mass.
     """
     m, width = pattern.shape
     violation, total = 0.0, 0.0
     capped = True
     for k in range(width):
         total += x[k]
-        capped = capped and caps[k] < np.inf
+    for k in range(width):
+        capped = capped and caps[k] < 1e3 * (1.0 + total)
     for j in range(m):
         residual = rhs[j]
         for k in range(width):
@@ -680,6 +681,9 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit, colu
         low, high = offsets[c], offsets[c + 1]
         if high - low > limit:
             continue
+        if not given and not scores[low:high].any():
+            solver[c] = CLOSED_FORM  # no labels at all
+            continue
         if high - low == 1 and not given:
             inside, around, violation = _closed_form(bounds[low], scores[low], mean, upper)
             for part in range(3):
@@ -716,13 +720,14 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit, colu
 
 @kernel
 def assemble(bounds, scores, offsets, mean, upper):
-    """One program of several components, for a solver of sparse programs: its columns in compressed form.
+    """The programs of all components one after the other, for a solver of sparse ones: columns in compressed form.
 
-    Returns (caps, rhs, weight, start, row, value, columns); component c has the columns columns[c] .. columns[c + 1].
+    Returns (caps, rhs, weight, start, row, value, columns): component c has the columns columns[c] .. columns[c + 1],
+    and column k the entries start[k] .. start[k + 1].
     """
     count, m = len(offsets) - 1, len(bounds)
     columns = np.zeros(count + 1, np.int64)
-    caps, start = np.empty(4 * m), np.empty(4 * m, np.int32)
+    caps, start = np.empty(4 * m), np.zeros(4 * m + 1, np.int32)
     rhs, weight = np.empty(m), np.empty(m)
     room = 0
     for c in range(count):
@@ -735,14 +740,15 @@ def assemble(bounds, scores, offsets, mean, upper):
         for j in range(high - low):
             rhs[low + j], weight[low + j] = own_rhs[j], own_weight[j]
         for k in range(len(sizes)):
-            caps[width], start[width] = upper * sizes[k] / (top * largest), entries
-            width += 1
+            caps[width] = upper * sizes[k] / (top * largest)
             for j in range(high - low):
                 if pattern[j, k] != 0:
                     row[entries], value[entries] = low + j, 1.0 if pattern[j, k] > 0 else -ratio[j]
                     entries += 1
+            width += 1
+            start[width] = entries
         columns[c + 1] = width
-    return caps[:width], rhs, weight, start[:width], row[:entries], value[:entries], columns
+    return caps[:width], rhs, weight, start[: width + 1], row[:entries], value[:entries], columns
 
 
 @kernel
