@@ -27,6 +27,7 @@ from .pseudo_labels import (
     tri_state_label_map,
     two_threshold_label_map,
 )
+from .refresh import LabelRefresher
 from .suppression import batched_nms, nms, segment_voting, soft_nms
 from .types import (
     Annotations,
@@ -43,6 +44,7 @@ from .types import (
     LinProLabels,
     MeanAveragePrecision,
     MissingExtraError,
+    RefreshReport,
     Segments,
     UnitError,
     Video,
@@ -62,12 +64,14 @@ __all__ = [
     "LabelChurn",
     "LabelCollapseWarning",
     "LabelQuality",
+    "LabelRefresher",
     "LabelState",
     "LinProLabelMap",
     "LinProLabels",
     "MeanAveragePrecision",
     "MissingExtraError",
     "PostProcessor",
+    "RefreshReport",
     "Segments",
     "UnitError",
     "Video",

@@ -31,6 +31,7 @@ __all__ = [
     "LinProLabels",
     "MeanAveragePrecision",
     "MissingExtraError",
+    "RefreshReport",
     "Segments",
     "UnitError",
     "Video",
@@ -642,6 +643,41 @@ class LabelChurn:
     num_matched: int | None = None  # pairs of instances
     num_appeared: int | None = None  # new instances of the compared videos without a match
     num_vanished: int | None = None  # old ones
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What a refresh of pseudo labels did; ``str(report)`` is a line for a log, and one about LinPro."""
+
+    epoch: int
+    number: int  # 1 for the first refresh of the training
+    churn: LabelChurn
+    num_instances: int  # that the labels were made of
+    solved: Mapping[str, int]  # LinPro's components by who solved them; empty for another label maker
+    num_relaxed: int = 0  # classes of videos whose scores cannot all be met
+    num_uncertified: int = 0  # components without a proof
+    worst_gap: float = 0.0  # how far, at most, a component is from its optimum
+    seconds: float = field(default=0.0, compare=False)  # this process, the videos' making included
+
+    def __str__(self) -> str:
+        churn = self.churn
+        text = (
+            f"refresh {self.number} at epoch {self.epoch}: {churn.num_videos} videos, {self.num_instances} instances, "
+            f"{self.seconds:.1f} s, labels on {churn.nonzero_share:.3f} of the snippets of their classes"
+        )
+        if churn.num_compared:
+            whole = churn.mass_before + churn.mass
+            names = ("scores", "boundaries", "appeared", "vanished", "elsewhere")
+            parts = [(name, getattr(churn, name)) for name in names]
+            shown = [f"{name} {part / whole if whole else 0.0:.3f}" for name, part in parts if part is not None]
+            text += f", relative change {churn.relative_change:.3f}" + (f" ({', '.join(shown)})" if shown else "")
+        if self.solved:
+            rungs = ", ".join(f"{name} {count}" for name, count in self.solved.items())
+            text += (
+                f"\nLinPro: {sum(self.solved.values())} components ({rungs}), {self.num_relaxed} classes relaxed, "
+                f"{self.num_uncertified} components uncertified, worst gap {self.worst_gap:.1e}"
+            )
+        return text
 
 
 class LabelState(IntEnum):

@@ -40,6 +40,8 @@ FLOORS = {
     "formats": 3,
     "synthetic": 3,
     "pipeline": 3.2,  # signals in, stages, segments out
+    "_label_folder": 3,
+    "refresh": 4,
     "plotting": 4,
     "cli": 6,
     "": 7,  # the public list
