@@ -25,28 +25,32 @@ def about(video: Video, error: Exception) -> Exception:
     return kind(f"video {video.id!r}: {error}" if video.id else str(error))
 
 
+def find_map(video: Video, name: str) -> NDArray[Any]:
+    """The video's map of that name, or of the other name that codebases give it."""
+    maps = video.maps
+    if name not in maps:
+        other = _OTHER_NAME.get(name, "")
+        if other not in maps:
+            raise ValueError(f"the pipeline needs the map {name!r}, got {', '.join(map(repr, maps)) or 'none'}")
+        name = other
+    return maps[name]
+
+
+def class_map(video: Video, map_names: Sequence[str]) -> NDArray[Any] | None:
+    """The first of these maps that tells classes apart; all of them must be there."""
+    return next((array for array in [find_map(video, name) for name in map_names] if array.ndim == 2), None)
+
+
 class _One:
     """The maps of one video, without background, and the classes in which it is searched."""
 
     def __init__(self, video: Video, pipeline: Pipeline, map_names: Sequence[str]) -> None:
         self.video = video
         self.pipeline = pipeline
-        self.num_classes: int | None = None  # action classes, known from the first (T, K) map
-        for name in map_names:
-            array = self.find(name)
-            if array.ndim == 2 and self.num_classes is None:
-                self.num_classes = pipeline.count_classes(array.shape[1])
+        first = class_map(video, map_names)
+        self.num_classes = None if first is None else pipeline.count_classes(first.shape[1])  # without background
         self.scores = self.video_scores()
         self.classes = self.select_classes()
-
-    def find(self, name: str) -> NDArray[Any]:
-        maps = self.video.maps
-        if name not in maps:
-            other = _OTHER_NAME.get(name, "")
-            if other not in maps:
-                raise ValueError(f"the pipeline needs the map {name!r}, got {', '.join(map(repr, maps)) or 'none'}")
-            name = other
-        return maps[name]
 
     def first_action(self, width: int, what: str) -> int:
         """The column of an array of that width that holds action class 0."""
@@ -97,7 +101,7 @@ class _One:
         """The map, or product of maps, of that name: (C, T), or (1, T) where no class is told apart."""
         product: Float | None = None
         for part in name.split("*"):
-            array = self.find(part)
+            array = find_map(self.video, part)
             chosen = None
             if array.ndim == 1:
                 array = array[:, None]

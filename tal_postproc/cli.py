@@ -1,4 +1,4 @@
-"""The command line: ``tal-postproc demo | detect | evaluate | presets``.
+"""The command line: ``tal-postproc demo | detect | labels | evaluate | presets``.
 
 A user's mistake ends with exit code 2 and one line; progress bars show on a terminal only.
 """
@@ -11,18 +11,21 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 
-from . import __version__, presets
-from .config import Fuse, Nms, Overlap, Pipeline, SoftNms, Stage
+from . import __version__, _signals, presets
+from ._checks import Float, Int
+from .config import Fuse, LinPro, Nms, Overlap, Pipeline, SoftNms, Stage
 from .evaluation import PROTOCOLS, mean_average_precision
-from .formats import read_annotations, read_detections, read_tcams, write_detections
+from .formats import read_annotations, read_detections, read_tcams, write_detections, write_tcams
+from .linpro import linpro_label_maps
 from .pipeline import PostProcessor
-from .types import Annotations, MeanAveragePrecision, MissingExtraError, Segments, Video
+from .types import Annotations, LinProLabelMap, MeanAveragePrecision, MissingExtraError, Segments, Video, Videos
 
 DEMO_PRESET = "gaufuse"
 _SHARED = Overlap(kind="candidate", length_offset=1.0)
@@ -128,9 +131,7 @@ def _demo_videos(args: argparse.Namespace) -> tuple[Sequence[Video], Annotations
 def _demo_picture(folder: Path, videos: Sequence[Video], detections: dict[str, Segments], truth: Annotations) -> None:
     from .plotting import timeline
 
-    # the video that shows most in one picture: nearest to ten instances, and short
-    sizes = np.diff(truth.segments.offsets)
-    chosen = int(np.lexsort(([video.num_snippets for video in videos], np.abs(sizes - 10)))[0])
+    chosen = _most_telling(videos, np.diff(truth.segments.offsets).tolist())
     try:
         timeline(
             videos[chosen],
@@ -145,13 +146,18 @@ def _demo_picture(folder: Path, videos: Sequence[Video], detections: dict[str, S
         print(f"no picture: {error}")
 
 
+def _most_telling(videos: Sequence[Video], sizes: Sequence[int]) -> int:
+    """The video that shows most in one picture: nearest to ten instances, and short."""
+    return min(range(len(videos)), key=lambda i: (abs(sizes[i] - 10), videos[i].num_snippets))
+
+
 def detect(args: argparse.Namespace) -> None:
     """TCAMs of an npz file through a preset, to ActivityNet JSON in seconds."""
-    data = read_tcams(args.tcams, seconds_per_snippet=args.seconds_per_snippet)
-    renamed = dict(_pair(text) for text in args.map)
-    changes = {} if args.background is None else {"background": args.background, "num_classes": None}
-    process = PostProcessor.from_preset(args.preset, **changes)
-    videos = [_prepared(video, renamed) for video in data]
+    pipeline, data = _chain_and_data(args, presets.get(args.preset))
+    videos = data.videos
+    for video in videos:
+        _step(video)  # before the work
+    process = PostProcessor(pipeline)
     started = time.perf_counter()
     parts = list(process.process(videos, args.threads, progress=True))
     found = [part if part.unit == "second" else part.to_seconds(_step(video)) for video, part in zip(videos, parts)]
@@ -177,15 +183,21 @@ def _step(video: Video) -> float:
     return video.seconds_per_snippet
 
 
-def _prepared(video: Video, renamed: dict[str, str]) -> Video:
-    """The video with the maps that the user renamed; its timing must be known."""
-    _step(video)
-    maps = dict(video.maps)
-    for ours, theirs in renamed.items():
-        if theirs not in video.maps:
-            raise ValueError(f"--map: the file has no map {theirs!r}, it has {', '.join(map(repr, video.maps))}")
-        maps[ours] = video.maps[theirs]
-    return replace(video, maps=maps)
+def _chain_and_data(args: argparse.Namespace, pipeline: Pipeline) -> tuple[Pipeline, Videos]:
+    """The chain with the background where the user says, and the videos with the maps that the user renamed."""
+    data = read_tcams(args.tcams, seconds_per_snippet=args.seconds_per_snippet)
+    renamed = dict(_pair(text) for text in args.map)
+    videos = []
+    for video in data:
+        maps = dict(video.maps)
+        for ours, theirs in renamed.items():
+            if theirs not in video.maps:
+                raise ValueError(f"--map: the file has no map {theirs!r}, it has {', '.join(map(repr, video.maps))}")
+            maps[ours] = video.maps[theirs]
+        videos.append(replace(video, maps=maps))
+    if args.background is not None:
+        pipeline = replace(pipeline, background=args.background, num_classes=None)
+    return pipeline, replace(data, videos=tuple(videos))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -193,6 +205,153 @@ def _pair(text: str) -> tuple[str, str]:
     if not (ours and found and theirs):
         raise ValueError(f"--map must look like name=map_of_the_file, got {text!r}")
     return ours, theirs
+
+
+def labels(args: argparse.Namespace) -> None:
+    """TCAMs of an npz file through a preset and LinPro, to an npz of label maps."""
+    pipeline, data = _chain_and_data(args, presets.for_labels(args.preset))
+    options = {name: getattr(args, name) for name in ("normalization", "selection", "solver")}
+    rule = replace(cast(LinPro, pipeline.labels), **{name: value for name, value in options.items() if value})
+    shown = _shown(args, data)
+    width, num_classes = _widths(pipeline, data)
+    truth, known = _known_labels(args, data, num_classes)
+    if known is not None:
+        pipeline = replace(pipeline, classes=None)
+
+    started = time.perf_counter()
+    background = "none" if num_classes == width else pipeline.background
+    parts = PostProcessor(pipeline).process(data.videos, args.threads, progress=True)
+    instances: list[Segments] = []
+    found: list[LinProLabelMap] = []
+    while chunk := list(islice(parts, 64)):
+        here = range(len(found), len(found) + len(chunk))
+        rows = [_in_snippets(part, data[i]) for i, part in zip(here, chunk)]
+        if known is not None:
+            rows = [row.select(np.isin(row.labels, known[i])) for i, row in zip(here, rows)]
+        lengths = [data[i].num_snippets for i in here]
+        found += linpro_label_maps(
+            rows, lengths, num_classes, background=background, num_threads=args.threads, **asdict(rule)
+        )
+        instances += rows
+    maps = [replace(video, maps={"labels": one.labels}, scores={}) for video, one in zip(data, found)]
+    write_tcams(args.output, maps, classes=data.classes or None, compressed=True)
+    elapsed = time.perf_counter() - started
+    print(_table([f"LinPro, {rule.normalization}, {rule.selection}", ""], _label_rows(instances, found)))
+    print(f"\nlabel maps of {len(data)} videos in {elapsed:.2f} s: {args.output}")
+    if shown is not None:
+        number = _most_telling(data.videos, [len(rows) for rows in instances]) if shown < 0 else shown
+        _label_picture(args, pipeline, data, number, instances[number], found[number], truth)
+
+
+def _known_labels(
+    args: argparse.Namespace, data: Videos, num_classes: int
+) -> tuple[Annotations | None, list[Int] | None]:
+    """The annotations, if any, and the classes that they say every video shows, or None for all classes."""
+    truth = data.annotations
+    if args.annotations is not None:
+        truth = read_annotations(args.annotations, subset=args.subset, classes=data.classes or None)
+    if args.all_classes:
+        return truth, None
+    if truth is None:
+        raise ValueError(
+            "the file has no ground truth that names the labels of the videos: give --annotations, "
+            "or --all-classes for every class that the preset searches"
+        )
+    missing = [video.id for video in data if video.id not in truth.video_ids]
+    if missing:
+        raise ValueError(f"the annotations do not know video {missing[0]!r} ({len(missing)} of {len(data)} videos)")
+    known = [np.unique(truth.segments.video(video.id).labels) for video in data]
+    highest = max((int(labels[-1]) for labels in known if len(labels)), default=-1)
+    if highest >= num_classes:
+        raise ValueError(
+            f"the annotations have label {highest}, but the maps have {num_classes} classes: see --background"
+        )
+    return truth, known
+
+
+def _widths(pipeline: Pipeline, data: Videos) -> tuple[int, int]:
+    """Columns of the maps, and action classes among them."""
+    first = _signals.class_map(data[0], pipeline.map_names()) if len(data) else None
+    width = 1 if first is None else first.shape[1]
+    return width, width if first is None else pipeline.count_classes(width)
+
+
+def _in_snippets(part: Segments, video: Video) -> Segments:
+    if part.unit == "snippet":
+        return part
+    if video.warp is not None:
+        raise ValueError(f"video {video.id!r} has a time warp, and the preset ends in seconds: no way back to snippets")
+    return part.to_snippets(_step(video))
+
+
+def _label_rows(instances: Sequence[Segments], found: Sequence[LinProLabelMap]) -> list[list[str]]:
+    """The summary: what went in, who solved it, what is proven, and how much came out."""
+    rungs = {"closed_form": "closed form", "simplex": "simplex", "highs": "HiGHS"}
+    solved = {words: sum(one.solved[name] for one in found) for name, words in rungs.items()}
+    nonzero = [one.labels != 0 for one in found]
+    used = sum(int(map_.any(axis=0).sum()) * len(map_) for map_ in nonzero)
+    share = sum(int(map_.sum()) for map_ in nonzero) / max(used, 1)
+    return [
+        ["videos", str(len(found))],
+        ["instances", str(sum(map(len, instances)))],
+        ["components", str(sum(solved.values()))],
+        *([f"  by {words}", str(count)] for words, count in solved.items()),
+        ["relaxed classes", str(sum(one.status.count("relaxed") for one in found))],
+        ["uncertified components", str(sum(one.uncertified for one in found))],
+        ["worst gap", f"{max((one.gap.max(initial=0.0) for one in found), default=0.0):.1e}"],
+        ["worst violation", f"{max((one.violation.max(initial=0.0) for one in found), default=0.0):.1e}"],
+        ["snippets with a label, of classes that have any", f"{100 * share:.1f} %"],
+    ]
+
+
+def _shown(args: argparse.Namespace, data: Videos) -> int | None:
+    """The video of the picture: its number, -1 where the user names none, None without a picture."""
+    if args.picture is None:
+        if args.video is not None:
+            raise ValueError("--video says what --picture shows: give a file for that")
+        return None
+    if not len(data):
+        raise ValueError("--picture needs at least 1 video, got 0")
+    names = [video.id for video in data]
+    if args.video is not None and args.video not in names:
+        raise ValueError(f"--video: no video {args.video!r} among the {len(names)} of the file")
+    number = -1 if args.video is None else names.index(args.video)
+    _step(data[number])  # before the work
+    return number
+
+
+def _label_picture(
+    args: argparse.Namespace,
+    pipeline: Pipeline,
+    data: Videos,
+    number: int,
+    instances: Segments,
+    found: LinProLabelMap,
+    truth: Annotations | None,
+) -> None:
+    from .plotting import timeline
+
+    video = data[number]
+    width, num_classes = _widths(pipeline, data)
+    first = int(num_classes < width and pipeline.background == "first")
+
+    def columns(values: Float) -> Float:
+        return values[:, first : first + num_classes] if values.ndim == 2 else values
+
+    activation = _signals.class_map(video, pipeline.map_names())
+    if activation is None:
+        activation = _signals.find_map(video, pipeline.map_names()[0])
+    attention = {name: video.maps[name] for name in ("attention",) if name in video.maps}
+    timeline(
+        replace(video, maps={**attention, "cas": columns(activation)}),
+        {"instances": instances.replace(video_ids=()).to_seconds(_step(video))},
+        None if truth is None else truth.segments,
+        label_maps={"LinPro": columns(found.labels)},
+        classes=data.classes or None,
+        spreads=True,
+        path=args.picture,
+    )
+    print(f"picture of {video.id}: {args.picture}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -272,6 +431,19 @@ def _parser() -> argparse.ArgumentParser:
     def threads(command: argparse.ArgumentParser) -> None:
         command.add_argument("--threads", type=int, help="number of threads (default: all cores)")
 
+    def chain(command: argparse.ArgumentParser, output: str) -> None:
+        command.add_argument("tcams", help="npz with names, offsets and maps")
+        command.add_argument("--preset", required=True, help="see tal-postproc presets")
+        command.add_argument("-o", "--output", required=True, help=output)
+        command.add_argument("--seconds-per-snippet", type=float, help="for videos of which the file does not know it")
+        command.add_argument(
+            "--background", choices=["none", "first", "last"], help="where the maps have a background column"
+        )
+        command.add_argument(
+            "--map", action="append", default=[], metavar="NAME=MAP", help="use a map under another name"
+        )
+        threads(command)
+
     command = add(
         "demo",
         demo,
@@ -294,15 +466,32 @@ def _parser() -> argparse.ArgumentParser:
         "Detections of the TCAMs in an npz file, as ActivityNet JSON in seconds.",
         "tal-postproc detect tcams.npz --preset gaufuse --seconds-per-snippet 0.64 -o detections.json",
     )
-    command.add_argument("tcams", help="npz with names, offsets and maps")
-    command.add_argument("--preset", required=True, help="see tal-postproc presets")
-    command.add_argument("-o", "--output", required=True, help="JSON file to write")
-    command.add_argument("--seconds-per-snippet", type=float, help="for videos of which the file does not know it")
-    command.add_argument(
-        "--background", choices=["none", "first", "last"], help="where the maps have a background column"
+    chain(command, "JSON file to write")
+
+    command = add(
+        "labels",
+        labels,
+        "Pseudo labels of the TCAMs in an npz file, by LinPro, as an npz of label maps.",
+        "tal-postproc labels tcams.npz --preset gaufuse -o labels.npz --picture labels.png",
     )
-    command.add_argument("--map", action="append", default=[], metavar="NAME=MAP", help="use a map under another name")
-    threads(command)
+    chain(command, "npz file to write: names, offsets, labels (sum of T, K)")
+    command.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="where the classes of every video are known from (default: the ground truth in the npz)",
+    )
+    command.add_argument("--subset", help="part of the annotations (default: all)")
+    command.add_argument(
+        "--all-classes", action="store_true", help="labels for every class that the preset searches, known or not"
+    )
+    for option, choices in (
+        ("normalization", ["mean", "sum"]),
+        ("selection", ["min_norm", "vertex"]),
+        ("solver", ["auto", "highs"]),
+    ):
+        command.add_argument(f"--{option}", choices=choices, help="of LinPro (default: that of the preset)")
+    command.add_argument("--picture", metavar="FILE", help="also draw a video (.png, .svg or .pdf)")
+    command.add_argument("--video", help="the video of the picture (default: one with about ten instances)")
 
     command = add(
         "evaluate",

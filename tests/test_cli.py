@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from tal_postproc import Annotations, PostProcessor, Segments, cli, formats, mean_average_precision, synthetic
+from tal_postproc import (
+    Annotations,
+    PostProcessor,
+    Segments,
+    cli,
+    formats,
+    linpro_label_map,
+    mean_average_precision,
+    plotting,
+    presets,
+    synthetic,
+)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +196,177 @@ def test_background_and_map_options_reach_the_pipeline(tmp_path, data, capsys):
     assert "error: --map: the file has no map 'rgb'" in capsys.readouterr().err
 
 
+# -------------------------------------------------------------------------------------------------------------- labels
+
+
+def labels_of(*arguments) -> dict[str, np.ndarray]:
+    """Run `labels`; the maps that it wrote, by video."""
+    assert run("labels", *arguments) == 0
+    output = arguments[arguments.index("-o") + 1]
+    return {video.id: video.maps["labels"] for video in formats.read_tcams(output)}
+
+
+def summary(printed: str) -> dict[str, str]:
+    """Rows of the table: name to value."""
+    rows = [line.rsplit("  ", 1) for line in printed.splitlines()[2 : printed.splitlines().index("")]]
+    return {name.strip(): value.strip() for name, value in rows}
+
+
+@pytest.fixture
+def wide(tmp_path, data):
+    """TCAMs with a background column, the last one."""
+    videos = []
+    for video in data.videos:
+        cas = np.c_[video.maps["cas"], 1.0 - video.maps["cas"].max(axis=1)]
+        videos.append(replace(video, maps={"cas": cas}, scores={"video": np.r_[video.scores["video"], 0.5]}))
+    formats.write_tcams(tmp_path / "wide.npz", videos, classes=data.classes, annotations=data.annotations)
+    return tmp_path / "wide.npz"
+
+
+def test_labels_are_linpro_of_the_instances_of_the_known_classes(tmp_path, data, wide, capsys):
+    found = labels_of(wide, "--preset", "gaufuse", "-o", tmp_path / "labels.npz")
+    printed = summary(capsys.readouterr().out)
+    pipeline = presets.for_labels("gaufuse")
+    process = PostProcessor(replace(pipeline, classes=None))
+    instances, solved, nonzero, used = 0, 0, 0, 0
+    for video in formats.read_tcams(wide):
+        rows = process(video)
+        known = data.ground_truth.video(video.id).labels
+        expected = linpro_label_map(
+            rows, video.num_snippets, 21, known_labels=np.unique(known), **asdict(pipeline.labels)
+        )
+        np.testing.assert_array_equal(found[video.id], expected.labels)
+        assert not expected.labels[:, 20].any()
+        instances += int(np.isin(rows.labels, known).sum())
+        solved += sum(expected.solved.values())
+        nonzero += np.count_nonzero(expected.labels)
+        used += video.num_snippets * int(expected.labels.any(axis=0).sum())
+    assert printed["videos"] == "6"
+    assert printed["instances"] == str(instances)
+    assert printed["components"] == str(solved)
+    assert sum(int(printed[f"by {name}"]) for name in ("closed form", "simplex", "HiGHS")) == solved
+    assert printed["uncertified components"] == "0"
+    assert printed["snippets with a label, of classes that have any"] == f"{100 * nonzero / used:.1f} %"
+    back = formats.read_tcams(tmp_path / "labels.npz")
+    assert back.classes == data.classes
+    assert [video.seconds_per_snippet for video in back] == [video.seconds_per_snippet for video in data.videos]
+
+
+def test_label_maps_have_the_columns_of_the_tcams(tmp_path, data, tcams, wide, monkeypatch):
+    """Also where the preset takes the background column away; the labels of that column are 0."""
+    plain = labels_of(tcams, "--preset", "rskp", "-o", tmp_path / "plain.npz")
+    last = labels_of(wide, "--preset", "rskp", "-o", tmp_path / "last.npz")
+    videos = [
+        replace(video, maps={"cas": np.roll(video.maps["cas"], 1, axis=1)}, scores={})
+        for video in formats.read_tcams(wide)
+    ]
+    formats.write_tcams(tmp_path / "turned.npz", videos, annotations=data.annotations)
+    drawn = {}
+    monkeypatch.setattr(plotting, "timeline", lambda video, *rest, **options: drawn.update(options, video=video))
+    options = ["--preset", "rskp", "--background", "first", "-o", tmp_path / "first.npz", "--picture", "a.png"]
+    first = labels_of(tmp_path / "turned.npz", *options)
+    for name, labels in plain.items():
+        assert labels.shape[1] == 20
+        np.testing.assert_array_equal(last[name], np.pad(labels, ((0, 0), (0, 1))))
+        np.testing.assert_array_equal(first[name], np.pad(labels, ((0, 0), (1, 0))))
+    chosen = drawn["video"].id
+    np.testing.assert_array_equal(drawn["video"].maps["cas"], data[chosen].maps["cas"])  # the columns of the classes
+    np.testing.assert_array_equal(drawn["label_maps"]["LinPro"], plain[chosen])
+
+
+def test_labels_of_all_classes_follow_the_published_choice(tmp_path, wide):
+    """Whatever reaches the class threshold, the background too."""
+    found = labels_of(wide, "--preset", "gaufuse", "-o", tmp_path / "labels.npz", "--all-classes")
+    for video in formats.read_tcams(wide):
+        searched = video.scores["video"] >= 0.16
+        assert not found[video.id][:, ~searched].any()
+        assert found[video.id][:, 20].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ([], "LinPro, sum, min_norm"),
+        (["--normalization", "mean"], "LinPro, mean, min_norm"),
+        (["--selection", "vertex"], "LinPro, sum, vertex"),
+        (["--solver", "highs"], "LinPro, sum, min_norm"),
+        (["--threads", "1"], "LinPro, sum, min_norm"),
+    ],
+)
+def test_options_of_labels(options, line, tmp_path, tcams, capsys):
+    usual = labels_of(tcams, "--preset", "gaufuse", "-o", tmp_path / "usual.npz")
+    capsys.readouterr()
+    found = labels_of(tcams, "--preset", "gaufuse", "-o", tmp_path / "labels.npz", *options)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines()[0].strip() == line
+    assert (int(summary(printed.out)["by simplex"]) == 0) == ("highs" in options)
+    differ = max(np.abs(found[name] - usual[name]).max() for name in usual)
+    if "mean" in options or "vertex" in options:
+        assert differ > 1e-3
+    elif "highs" in options:
+        assert differ < 1e-7
+    else:
+        assert (tmp_path / "usual.npz").read_bytes() == (tmp_path / "labels.npz").read_bytes()
+
+
+def test_known_labels_may_come_from_a_file_of_annotations(tmp_path, data, tcams, capsys):
+    usual = labels_of(tcams, "--preset", "rskp", "-o", tmp_path / "usual.npz")
+    bare = _written(tmp_path, data)
+    assert run("labels", bare, "--preset", "rskp", "-o", tmp_path / "o.npz") == 2
+    assert "give --annotations, or --all-classes" in capsys.readouterr().err
+
+    truth = replace(data.annotations, subsets=("test",) + ("train",) * 5)
+    formats.write_annotations(tmp_path / "truth.json", truth)
+    options = ["--preset", "rskp", "-o", tmp_path / "o.npz", "--annotations", tmp_path / "truth.json"]
+    found = labels_of(bare, *options)
+    for name, labels in usual.items():
+        np.testing.assert_array_equal(found[name], labels)
+    assert run("labels", bare, *options, "--subset", "train") == 2
+    assert "the annotations do not know video 'synthetic_00000' (1 of 6 videos)" in capsys.readouterr().err
+
+
+def test_labels_of_a_preset_in_seconds(tmp_path, data, tcams, capsys):
+    found = labels_of(tcams, "--preset", "cola", "-o", tmp_path / "labels.npz")
+    video = data.videos[2]
+    pipeline = presets.for_labels("cola")
+    rows = PostProcessor(replace(pipeline, classes=None))(video).to_snippets(video.seconds_per_snippet)
+    known = np.unique(data.ground_truth.video(video.id).labels)
+    expected = linpro_label_map(rows, video.num_snippets, 20, known_labels=known)
+    np.testing.assert_array_equal(found[video.id], expected.labels)
+
+    knots = np.array([0.0, 100.0])
+    warped = [replace(video, warp=(knots, knots / 2)) for video in data.videos]
+    formats.write_tcams(tmp_path / "warped.npz", warped, classes=data.classes, annotations=data.annotations)
+    capsys.readouterr()
+    assert run("labels", tmp_path / "warped.npz", "--preset", "cola", "-o", tmp_path / "o.npz") == 2
+    assert "has a time warp, and the preset ends in seconds" in capsys.readouterr().err
+    assert not (tmp_path / "o.npz").exists()
+
+
+def test_labels_draws_a_picture(tmp_path, data, tcams, capsys):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    for extra in ([], ["--video", data.videos[3].id]):
+        picture = tmp_path / f"picture{len(extra)}.png"
+        labels_of(tcams, "--preset", "gaufuse", "-o", tmp_path / "labels.npz", "--picture", picture, *extra)
+        assert picture.read_bytes()[:4] == b"\x89PNG"
+        drawn.append(capsys.readouterr().out.splitlines()[-1])
+        assert drawn[-1].endswith(f": {picture}")
+    assert drawn[1].startswith(f"picture of {data.videos[3].id}: ")
+    assert not drawn[0].startswith(f"picture of {data.videos[3].id}: ")
+
+
+def test_labels_of_no_videos(tmp_path, capsys):
+    formats.write_tcams(tmp_path / "none.npz", [], classes=["a"])
+    assert run("labels", tmp_path / "none.npz", "--preset", "rskp", "-o", tmp_path / "o.npz", "--all-classes") == 0
+    assert summary(capsys.readouterr().out)["worst gap"] == "0.0e+00"
+    assert len(formats.read_tcams(tmp_path / "o.npz")) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ mistakes
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,6 +375,13 @@ def test_background_and_map_options_reach_the_pipeline(tmp_path, data, capsys):
         (["detect", "TCAMS", "--preset", "rskp", "-o", "nowhere/o.json"], "nowhere"),
         (["detect", "TCAMS", "--preset", "rskp", "-o", "o.json", "--map", "cas"], "--map must look like"),
         (["detect", "TCAMS", "--preset", "rskp", "-o", "o.json", "--threads", "0"], "`num_threads` must be at least 1"),
+        (["labels", "TCAMS", "--preset", "rskpp", "-o", "o.npz"], "`name` must be one of"),
+        (["labels", "TCAMS", "--preset", "rskp", "-o", "nowhere/o.npz"], "nowhere"),
+        (["labels", "TCAMS", "--preset", "rskp", "-o", "o.npz", "--annotations", "empty.json"], "'database'"),
+        (["labels", "TCAMS", "--preset", "rskp", "-o", "o.npz", "--video", "v"], "--video says what --picture shows"),
+        (["labels", "TCAMS", "--preset", "rskp", "-o", "o.npz", "--picture", "a.png", "--video", "v"], "no video 'v'"),
+        (["labels", "TCAMS", "--preset", "ptlr", "-o", "o.npz"], "the pipeline needs the map 'ots'"),
+        (["labels", "TCAMS", "--preset", "rskp", "-o", "o.npz", "--map", "cas=attention"], "the maps have 1 classes"),
         (["evaluate", "broken.json", "--annotations", "TCAMS"], "broken.json"),
         (["evaluate", "empty.json", "--annotations", "TCAMS", "--protocol", "coco"], "`protocol`"),
         (["evaluate", "empty.json", "--annotations", "TCAMS", "--tiou", "half"], "`tiou_thresholds`"),
@@ -230,7 +420,7 @@ def _written(folder, data):
 
 
 def test_help_has_an_example_for_every_command(capsys):
-    for command in ("demo", "detect", "evaluate", "presets"):
+    for command in ("demo", "detect", "labels", "evaluate", "presets"):
         with pytest.raises(SystemExit, match="0"):
             run(command, "--help")
         assert f"example:\n  tal-postproc {command}" in capsys.readouterr().out
