@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _stages, _threads, fusion, overlap, presets, suppression
+from . import _stages, _threads, fusion, linpro, overlap, presets, suppression
 from ._checks import Int
 from ._signals import Batch, about
 from ._stages import Rows
@@ -277,5 +277,6 @@ def warm_up() -> None:
         fusion.fuse_segments(segments, scores, tiou_threshold=0.5, temperature=0.1, distribution=distribution)
     fusion.weighted_segment_fusion([segments], [scores], [found.labels])
     overlap.tiou_matrix(segments, segments)
+    linpro.linpro_labels([[0, 3], [2, 5]], [0.5, 0.5], 6, solver="highs")
     mean_average_precision(found, found, protocol="actionformer")
     average_recall(found, found)

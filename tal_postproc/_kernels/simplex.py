@@ -316,9 +316,9 @@ def certify(pattern, ratio, caps, rhs, weight, x, first, second):
 
     The bounds hold for any multipliers.  With y = second + M first for a sufficient M, no label map of this violation
     has a sum below rhs.y - sum caps (A'y - 1)+, less M times the violation where there is one; likewise no residual is
-    below rhs.z - sum caps (A'z)+ for z = first within the weights.  Where caps are far or none, the sum that was reached
-    takes their place, since no better map has a column beyond it; the gap of the sum is divided by 1 + the largest
-    multiplier then, and that of the violation holds per unit of mass.
+    below rhs.z - sum caps (A'z)+ for z = first within the weights.  Where caps are far or none, the sum that was
+    reached takes their place, since no better map has a column beyond it; the gap of the sum is divided by 1 + the
+    largest multiplier then, and that of the violation holds per unit of mass.
     """
     m, width = pattern.shape
     violation, total = 0.0, 0.0
