@@ -1,11 +1,12 @@
 """Kernels of LinPro: systems of one class cut into small linear programs, and those solved and certified.
 
 The rows of a *component* are instances whose windows [left, right) hang together.  Its columns are groups of snippets
-that all rows see alike: `pattern` holds +1 inside, -1 in the margins and 0 elsewhere.  With x the label mass of every
-column and r the residuals, the program is, in that order of importance,
+that all rows see alike: `matrix` holds 1 inside, 0 elsewhere, and in the margins -1 or, for means, minus the number of
+snippets inside over that in the margins.  With x the label mass of every column and r the residuals, the program is,
+in that order of importance,
 
     min sum(weight * abs(r)),   then min sum(x),   then min sum(x^2 / sizes),
-    where A x + r = rhs,  0 <= x <= caps,  A = pattern, its negative entries in row j times ratio[j].
+    where matrix x + r = rhs,  0 <= x <= caps.
 
 Masses are in units that make the largest right-hand side about 1; an infinite cap is no cap.
 """
@@ -68,53 +69,41 @@ def _cut_points(bounds):
 def build(bounds, scores, mean):
     """Pieces and columns of one component: its program without caps.
 
-    Returns (pattern, ratio, sizes, rhs, weight, top, largest, cuts, column): the unit of mass is top * largest, that of
-    violation `largest`; piece p is [cuts[p], cuts[p + 1]) and belongs to column[p], -1 where no row sees it.
+    Returns (matrix, sizes, rhs, weight, top, largest, cuts, column): the unit of mass is top * largest, that of
+    violation `largest`; piece p is [cuts[p], cuts[p + 1]) and belongs to column[p].
     """
     m = len(bounds)
     cuts = _cut_points(bounds)
     pieces = len(cuts) - 1
-    signs = np.zeros((m, max(pieces, 1)), np.int8)
-    codes = np.zeros(max(pieces, 1), np.int64)
-    ratio, factor = np.ones(m), np.ones(m)
+    entries, codes = np.zeros((m, pieces)), np.zeros(pieces, np.int64)
+    factor = np.ones(m)
     largest, top = 0.0, 1.0
     for j in range(m):
         left, start, stop, right = bounds[j, 0], bounds[j, 1], bounds[j, 2], bounds[j, 3]
         inner, outer = stop - start, start - left + right - stop
+        around = -1.0
         if mean:
             factor[j] = inner if inner > 0 else max(outer, 1)
             if inner > 0 and outer > 0:
-                ratio[j] = inner / outer
-        top = max(top, factor[j])
-        largest = max(largest, abs(scores[j]))
-        low, high = 0, pieces
-        while low < high:
-            middle = (low + high) // 2
-            if cuts[middle] < left:
-                low = middle + 1
-            else:
-                high = middle
+                around = -inner / outer
+        top, largest = max(top, factor[j]), max(largest, abs(scores[j]))
         key = (j + 1) * np.int64(0x2545F4914F6CDD1D)
         key ^= key >> 29
-        for p in range(low, pieces):
-            if cuts[p] >= right:
-                break
-            sign = 1 if start <= cuts[p] < stop else -1
-            signs[j, p] = sign
-            codes[p] += key * (2 + sign)
+        for p in range(pieces):
+            if left <= cuts[p] < right:
+                inside = start <= cuts[p] < stop
+                entries[j, p] = 1.0 if inside else around
+                codes[p] += key if inside else 3 * key
     # columns in the order of time; equal ones are merged
-    column = np.full(max(pieces, 1), -1)
-    first = np.empty(max(pieces, 1), np.int64)
-    sizes = np.zeros(max(pieces, 1))
+    column, first = np.full(pieces, -1), np.empty(pieces, np.int64)
+    sizes = np.zeros(pieces)
     count = 0
     for p in range(pieces):
-        if codes[p] == 0:
-            continue
         for k in range(count):
             if codes[first[k]] == codes[p]:
                 same = True
                 for j in range(m):
-                    if signs[j, first[k]] != signs[j, p]:
+                    if entries[j, first[k]] != entries[j, p]:
                         same = False
                         break
                 if same:
@@ -125,17 +114,17 @@ def build(bounds, scores, mean):
             first[count] = p
             count += 1
         sizes[column[p]] += cuts[p + 1] - cuts[p]
-    pattern = np.empty((m, count), np.int8)
-    for j in range(m):
-        for k in range(count):
-            pattern[j, k] = signs[j, first[k]]
-    rhs, weight = np.zeros(m), np.ones(m)
+    matrix = np.empty((m, count))
+    for k in range(count):
+        for j in range(m):
+            matrix[j, k] = entries[j, first[k]]
+    rhs, weight = np.empty(m), np.empty(m)
     if largest == 0.0:
         largest = 1.0
     for j in range(m):
         weight[j] = top / factor[j]
         rhs[j] = scores[j] / largest / weight[j]
-    return pattern, ratio, sizes[:count], rhs, weight, top, largest, cuts, column[:pieces]
+    return matrix, sizes[:count], rhs, weight, top, largest, cuts, column
 
 
 @kernel
@@ -156,14 +145,14 @@ def _pivot(table, rows, p, k, sign):
 
 
 @kernel
-def lexicographic(pattern, ratio, caps, rhs, weight):
+def lexicographic(matrix, caps, rhs, weight):
     """Vertex of least weighted residual and then of least sum, by a dense primal simplex from the basis of residuals.
 
     Returns (x, first, second): the mass of every column, and the multipliers of the rows for either goal.  It stops
     after more pivots than are ever needed; what it has then proves itself or not.  Variables are the K columns and
     the m residuals twice (K + j rises, K + m + j falls).
     """
-    m, width = pattern.shape
+    m, width = matrix.shape
     table = np.zeros((m + 2, width + m))
     basic, value = np.empty(m, np.int64), np.empty(m)
     place = np.full(width + 2 * m, -1)
@@ -173,10 +162,8 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
         sign = 1.0 if rhs[j] >= 0.0 else -1.0
         heaviest = max(heaviest, weight[j])
         for k in range(width):
-            if pattern[j, k] != 0:
-                entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
-                table[j, k] = sign * entry
-                table[m, k] -= sign * weight[j] * entry
+            table[j, k] = sign * matrix[j, k]
+            table[m, k] -= sign * weight[j] * matrix[j, k]
         table[j, width + j] = sign
         table[m, width + j] = 0.0 if sign > 0.0 else 2.0 * weight[j]
         basic[j] = width + j if sign > 0.0 else width + m + j
@@ -277,8 +264,7 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
         for j in range(m):
             residual[j] = rhs[j]
             for k in range(width):
-                if pattern[j, k] != 0:
-                    residual[j] -= x[k] * (1.0 if pattern[j, k] > 0 else -ratio[j])
+                residual[j] -= x[k] * matrix[j, k]
             if place[width + j] >= 0:
                 residual[j] -= value[place[width + j]]
             elif place[width + m + j] >= 0:
@@ -297,10 +283,8 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
                 continue
             two[i] = 1.0
             for j in range(m):
-                if pattern[j, v] != 0:
-                    entry = 1.0 if pattern[j, v] > 0 else -ratio[j]
-                    one[i] -= entry * first[j]
-                    two[i] -= entry * second[j]
+                one[i] -= matrix[j, v] * first[j]
+                two[i] -= matrix[j, v] * second[j]
         for i in range(m):
             for j in range(m):
                 first[j] += one[i] * table[i, width + j]
@@ -311,7 +295,7 @@ def lexicographic(pattern, ratio, caps, rhs, weight):
 
 
 @kernel
-def certify(pattern, ratio, caps, rhs, weight, x, first, second):
+def certify(matrix, caps, rhs, weight, x, first, second):
     """How good a solution provably is: (violation, gap of the violation, sum, gap of the sum).
 
     The bounds hold for any multipliers.  With y = second + M first for a sufficient M, no label map of this violation
@@ -320,7 +304,7 @@ def certify(pattern, ratio, caps, rhs, weight, x, first, second):
     reached takes their place, since no better map has a column beyond it; the gap of the sum is divided by 1 + the
     largest multiplier then, and that of the violation holds per unit of mass.
     """
-    m, width = pattern.shape
+    m, width = matrix.shape
     violation, total = 0.0, 0.0
     capped = True
     for k in range(width):
@@ -330,18 +314,15 @@ def certify(pattern, ratio, caps, rhs, weight, x, first, second):
     for j in range(m):
         residual = rhs[j]
         for k in range(width):
-            if pattern[j, k] != 0:
-                residual -= x[k] * (1.0 if pattern[j, k] > 0 else -ratio[j])
+            residual -= x[k] * matrix[j, k]
         violation += weight[j] * abs(residual)
     met = violation <= FEASIBLE
     multiplier = 0.0
     one, two = np.zeros(width), np.zeros(width)
     for k in range(width):
         for j in range(m):
-            if pattern[j, k] != 0:
-                entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
-                one[k] += entry * min(max(first[j], -weight[j]), weight[j])
-                two[k] += entry * second[j]
+            one[k] += matrix[j, k] * min(max(first[j], -weight[j]), weight[j])
+            two[k] += matrix[j, k] * second[j]
         if abs(one[k]) > _ZERO:
             multiplier = max(multiplier, (1.0 - two[k]) / one[k])  # -d2 / d1 with d1 = -one, d2 = 1 - two
     if not met:
@@ -403,22 +384,21 @@ def _solve(matrix, target):
 
 
 @kernel
-def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
+def least_squares(matrix, sizes, caps, rhs, weight, x, first, second):
     """The one point of least sum(x^2 / sizes) among those as good as x, and how far it breaks optimality conditions.
 
     The optimal face is where columns whose reduced cost is not zero stay at their bound.  On it, an active-set method:
     a basis of the rows, *free* variables besides it that Newton's step moves, the others at their bounds.  `x` is a
     vertex, and the only point of its face if nothing there can be moved.
     """
-    m, width = pattern.shape
+    m, width = matrix.shape
     heaviest, steepest, violation = 1.0, 1.0, 0.0
     goal = rhs.copy()
     for j in range(m):
         heaviest, steepest = max(heaviest, weight[j]), max(steepest, abs(second[j]))
         residual = rhs[j]
         for k in range(width):
-            if pattern[j, k] != 0:
-                residual -= x[k] * (1.0 if pattern[j, k] > 0 else -ratio[j])
+            residual -= x[k] * matrix[j, k]
         violation += weight[j] * abs(residual)
         goal[j] = residual
     met = violation <= FEASIBLE
@@ -429,11 +409,9 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
     for k in range(width):
         one, two, terms = 0.0, 1.0, 1.0
         for j in range(m):
-            if pattern[j, k] != 0:
-                entry = 1.0 if pattern[j, k] > 0 else -ratio[j]
-                one -= entry * first[j]
-                two -= entry * second[j]
-                terms = max(terms, abs(entry * second[j]))
+            one -= matrix[j, k] * first[j]
+            two -= matrix[j, k] * second[j]
+            terms = max(terms, abs(matrix[j, k] * second[j]))
         if abs(one) <= _ZERO * heaviest and abs(two) <= _ZERO + 1e-12 * terms and caps[k] > 0.0:
             variable[n] = k
             n += 1
@@ -462,8 +440,7 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
         if v < width:
             cap[c], curve[c], z[c] = caps[v], largest_size / sizes[v], x[v]
             for j in range(m):
-                if pattern[j, v] != 0:
-                    table[j, c] = 1.0 if pattern[j, v] > 0 else -ratio[j]
+                table[j, c] = matrix[j, v]
         else:
             j = v - width if v < width + m else v - width - m
             sign = 1.0 if v < width + m else -1.0
@@ -628,15 +605,13 @@ def least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second):
 
 
 @kernel
-def finish(pattern, ratio, sizes, caps, rhs, weight, x, first, second, min_norm):
+def finish(matrix, sizes, caps, rhs, weight, x, first, second, min_norm):
     """The selected solution and its certificate: (x, violation, sum, largest gap, is it certified)."""
-    violation, first_gap, total, second_gap = certify(pattern, ratio, caps, rhs, weight, x, first, second)
+    violation, first_gap, total, second_gap = certify(matrix, caps, rhs, weight, x, first, second)
     gap, breach = max(first_gap, second_gap), 0.0
     if min_norm and gap <= ACCEPTED:
-        moved, breach = least_squares(pattern, ratio, sizes, caps, rhs, weight, x, first, second)
-        new_violation, first_gap, new_total, second_gap = certify(
-            pattern, ratio, caps, rhs, weight, moved, first, second
-        )
+        moved, breach = least_squares(matrix, sizes, caps, rhs, weight, x, first, second)
+        new_violation, first_gap, new_total, second_gap = certify(matrix, caps, rhs, weight, moved, first, second)
         loss = max(new_violation - violation, (new_total - total) / (1.0 + total))
         if max(first_gap, second_gap) <= ACCEPTED and loss <= FEASIBLE:
             x, violation, total, gap = moved, new_violation, new_total, max(first_gap, second_gap)
@@ -696,22 +671,22 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit, colu
             numbers[c, 0] = violation
             solver[c] = CLOSED_FORM
             continue
-        pattern, ratio, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
+        matrix, sizes, rhs, weight, top, largest, cuts, column = build(bounds[low:high], scores[low:high], mean)
         unit = top * largest
         caps = upper * sizes / unit
         if given:
             own = np.minimum(x[columns[c] : columns[c + 1]], caps), first[low:high], second[low:high]
         else:
-            own = lexicographic(pattern, ratio, caps, rhs, weight)
+            own = lexicographic(matrix, caps, rhs, weight)
         mass, violation, total, gap, sure[c] = finish(
-            pattern, ratio, sizes, caps, rhs, weight, own[0], own[1], own[2], min_norm
+            matrix, sizes, caps, rhs, weight, own[0], own[1], own[2], min_norm
         )
         if not (given or sure[c]):
             continue
         solver[c] = HIGHS if given else SIMPLEX
         numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
         for p in range(len(cuts) - 1):
-            if column[p] >= 0 and mass[column[p]] > _NOTHING:
+            if mass[column[p]] > _NOTHING:
                 owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
                 levels[filled] = min(mass[column[p]] * unit / sizes[column[p]], upper)
                 filled += 1
@@ -736,14 +711,14 @@ def assemble(bounds, scores, offsets, mean, upper):
     width, entries = 0, 0
     for c in range(count):
         low, high = offsets[c], offsets[c + 1]
-        pattern, ratio, sizes, own_rhs, own_weight, top, largest, _, _ = build(bounds[low:high], scores[low:high], mean)
+        matrix, sizes, own_rhs, own_weight, top, largest, _, _ = build(bounds[low:high], scores[low:high], mean)
         for j in range(high - low):
             rhs[low + j], weight[low + j] = own_rhs[j], own_weight[j]
         for k in range(len(sizes)):
             caps[width] = upper * sizes[k] / (top * largest)
             for j in range(high - low):
-                if pattern[j, k] != 0:
-                    row[entries], value[entries] = low + j, 1.0 if pattern[j, k] > 0 else -ratio[j]
+                if matrix[j, k] != 0.0:
+                    row[entries], value[entries] = low + j, matrix[j, k]
                     entries += 1
             width += 1
             start[width] = entries
