@@ -74,7 +74,7 @@ def examine(segments, scores, num_snippets, options, ways=WAYS):
             assert error <= 1e-7 * (1 + np.linalg.norm(g)), f"{way}: {error} from the least sum of squares"
             shortest.append(g)
     for g in shortest[1:]:
-        assert_allclose(g, shortest[0], rtol=1e-8, atol=1e-8, err_msg="solvers differ")
+        assert_allclose(g, shortest[0], rtol=0, atol=1e-8 * max(1.0, g.max(initial=0)), err_msg="solvers differ")
     return worst, uncertified
 
 
@@ -179,7 +179,7 @@ def test_20000_systems():
     failed = [item for part in parts for item in part[0]]
     uncertified = [seed for part in parts for seed in part[1]]
     assert failed == []
-    assert len(uncertified) <= 1, uncertified  # 17315: no cap, not feasible, by HiGHS, labels of 1e5
+    assert uncertified == []
     assert max(part[2] for part in parts) < 1e-8
 
 
@@ -277,7 +277,7 @@ def test_a_cap_that_is_far_away_is_no_cap(solver):
         segments, scores, num_snippets, options = oracle.stress(seed, largest=20)
         free = linpro_labels(segments, scores, num_snippets, solver=solver, **{**options, "upper_bound": None})
         if free.labels.max(initial=0) < 10:
-            found = linpro_labels(segments, scores, num_snippets, solver=solver, **{**options, "upper_bound": 1e6})
+            found = linpro_labels(segments, scores, num_snippets, solver=solver, **{**options, "upper_bound": 1e9})
             assert found.status == free.status, seed
             assert_allclose(found.labels, free.labels, rtol=0, atol=1e-8, err_msg=str(seed))
 
