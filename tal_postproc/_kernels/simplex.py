@@ -675,7 +675,7 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit, colu
         unit = top * largest
         caps = upper * sizes / unit
         if given:
-            own = np.minimum(x[columns[c] : columns[c + 1]], caps), first[low:high], second[low:high]
+            own = np.minimum(np.maximum(x[columns[c] : columns[c + 1]], 0.0), caps), first[low:high], second[low:high]
         else:
             own = lexicographic(matrix, caps, rhs, weight)
         mass, violation, total, gap, sure[c] = finish(
