@@ -241,8 +241,8 @@ class DeltaPseudoLabels:
             del label_map  # before the next one is made
         return self._take(found, keep, threshold)
 
-    def _take(self, found: dict[str, Entry], keep: bool, threshold: float) -> LabelChurn:
-        """The checked maps of a refresh become the current ones, all or none."""
+    def _take(self, found: dict[str, Entry], keep: bool, threshold: float, stacklevel: int = 4) -> LabelChurn:
+        """The checked maps of a refresh become the current ones, all or none; `stacklevel` of its warning."""
         before = self._videos
         left = [video_id for video_id in before if video_id not in found]
         if left and not keep:
@@ -251,7 +251,7 @@ class DeltaPseudoLabels:
                 "videos); `missing` 'keep' leaves their maps as they are"
             )
         churn = _churn(before, found, len(left), threshold)
-        _warn_of_collapse(churn, sum(entry.shape[0] * entry.shape[1] for entry in found.values()))
+        _warn_of_collapse(churn, sum(entry.shape[0] * entry.shape[1] for entry in found.values()), stacklevel)
         aged = {
             video_id: entry._replace(previous=before[video_id].current if video_id in before else None)
             for video_id, entry in found.items()
@@ -499,7 +499,7 @@ def _inside(spans: Int, points: Int) -> NDArray[np.bool_]:
     return np.cumsum(opened - closed)[:-1] > 0
 
 
-def _warn_of_collapse(churn: LabelChurn, num_cells: int) -> None:
+def _warn_of_collapse(churn: LabelChurn, num_cells: int, stacklevel: int) -> None:
     if num_cells and churn.num_empty == churn.num_videos:
         what = f"the labels of all {churn.num_videos} videos are 0"
     elif churn.nonzero_share > FULL_SHARE:
@@ -509,7 +509,7 @@ def _warn_of_collapse(churn: LabelChurn, num_cells: int) -> None:
         )
     else:
         return
-    warnings.warn(f"pseudo labels collapsed: {what}", LabelCollapseWarning, stacklevel=4)
+    warnings.warn(f"pseudo labels collapsed: {what}", LabelCollapseWarning, stacklevel=stacklevel)
 
 
 # ------------------------------------------------------------------------------------------- to and from plain arrays

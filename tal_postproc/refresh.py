@@ -303,7 +303,7 @@ class LabelRefresher:
                 raise ValueError(f"`videos` must keep their shapes, {video_id!r} had {was}, got {shape}")
         bank = DeltaPseudoLabels()
         bank._videos = old
-        churn = bank._take(new, False, _CHURN_TIOU)
+        churn = bank._take(new, False, _CHURN_TIOU, stacklevel=5)
         counts = [Counts(), *(row for _, row in done.values())]
         total = Counts(*map(sum, zip(*counts)))
         report = RefreshReport(
@@ -555,7 +555,9 @@ def _as_ranks(rank: Any, world_size: Any) -> tuple[int, int]:
         try:
             rank, world_size = map(int, texts)
         except ValueError:
-            raise ValueError(f"RANK and WORLD_SIZE must be whole numbers, got {texts!s:.80}") from None
+            raise ValueError(
+                f"RANK and WORLD_SIZE must be whole numbers, got {texts[0]!r:.80}, {texts[1]!r:.80}"
+            ) from None
     size = _checks.as_count(world_size, "world_size", at_least=1)
     if _checks.as_count(rank, "rank") >= size:
         raise ValueError(f"`rank` must be below `world_size`, {size}, got {rank}")
