@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 from ._checks import Float, Int
+from ._kernels import centres as _centres
 from ._kernels import segments as _kernels
 from .types import EnsembledSegments, FusedSegments
 
@@ -182,7 +183,7 @@ def fuse_groups(
     area_eps).
     """
     members, bounds, group_bounds = _kernels.cluster_groups(segments, order, offsets, *overlap)
-    shares, effective_size = _kernels.softmax_shares(weights, members, bounds, temperature)
+    shares, effective_size = _centres.softmax_shares(weights, members, bounds, temperature)
     sizes = bounds[1:] - bounds[:-1]
     cluster = np.repeat(np.arange(len(sizes)), sizes)
     assignment = np.full(len(segments), -1)
@@ -192,7 +193,7 @@ def fuse_groups(
     columns = np.empty((3, len(members)))  # start, end and score of every member
     columns[:2] = segments[members].T
     columns[2] = scores[members]
-    centres, std = _kernels.weighted_moments(columns, bounds, shares)
+    centres, std = _centres.weighted_moments(columns, bounds, shares)
     if signed_denominator:
         signed = np.add.reduceat(np.sign(weights[members]) * shares, bounds[:-1])
         degenerate = signed <= 1e-12
@@ -202,10 +203,10 @@ def fuse_groups(
             rising = np.lexsort((column, cluster))
             values, g = column[rising], shares[rising]
             if distribution == "student_t":
-                centre[:], collapsed = _kernels.student_locations(values, bounds, g, centre, spread, dof, fit)
+                centre[:], collapsed = _centres.student_locations(values, bounds, g, centre, spread, dof, fit)
                 degenerate |= collapsed
             elif distribution == "exponential":
-                centre[:] = _kernels.weighted_medians(values, bounds, g)
+                centre[:] = _centres.weighted_medians(values, bounds, g)
             else:
                 low, high = values[bounds[:-1]], values[bounds[1:] - 1]
                 centre[:] = low + 0.5 * (high - low)

@@ -649,10 +649,10 @@ def test_warm_up_compiles_every_kernel():
     from numba.core.dispatcher import Dispatcher
 
     from tal_postproc import _kernels, warm_up
-    from tal_postproc._kernels import matching, segments, sequences
+    from tal_postproc._kernels import centres, matching, segments, sequences
 
     warm_up()
-    for module in (matching, segments, sequences):
+    for module in (centres, matching, segments, sequences):
         for name, kernel in vars(module).items():
             if isinstance(kernel, Dispatcher) and (not name.startswith("_") or name == "_sorted_rows"):
                 assert kernel.signatures, f"{module.__name__}.{name}"
