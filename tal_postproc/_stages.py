@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import _checks, fusion, suppression
 from ._checks import Float, Int
 from ._kernels import segments as _kernels
+from ._kernels.nms import nms_groups
 from ._signals import about
 from .config import Expand, Fuse, Keep, Nms, Overlap, Round, Seconds, SoftNms, Stage, Vote
 from .proposals import segments_to_seconds
@@ -85,9 +86,7 @@ def _ordered(rows: Rows, per_class: bool, ties: str = "first") -> tuple[Int, Int
 
 def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
     order, offsets = _ordered(rows, stage.per_class, stage.ties)
-    keep, _ = _kernels.nms_groups(
-        rows.segments, order, offsets, stage.threshold, stage.inclusive, *_measure(stage.overlap)
-    )
+    keep, _ = nms_groups(rows.segments, order, offsets, stage.threshold, stage.inclusive, *_measure(stage.overlap))
     return replace(rows.take(keep), pool=rows)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _stages, _threads, fusion, linpro, overlap, presets, suppression
 from ._checks import Int
+from ._kernels.nms import nms_groups
 from ._signals import Batch, about
 from ._stages import Rows
 from .config import Bank, Margin, Pipeline
@@ -272,6 +273,7 @@ def warm_up() -> None:
     found = PostProcessor.from_preset("cola")(video)
     segments, scores = found.segments, found.scores
     suppression.soft_nms(segments, scores)
+    nms_groups(segments, np.arange(len(scores)), np.array([0, len(scores)]), 0.5, False, False, 0.0, 0.0, plain=0)
     suppression.segment_voting(segments, segments, scores, tiou_threshold=0.5)
     for distribution in ("gaussian", "exponential", "student_t"):
         fusion.fuse_segments(segments, scores, tiou_threshold=0.5, temperature=0.1, distribution=distribution)

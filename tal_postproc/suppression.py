@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from . import _checks
 from ._checks import Float, Int
 from ._kernels import segments as _kernels
+from ._kernels.nms import nms_groups
 
 __all__ = ["batched_nms", "nms", "segment_voting", "soft_nms"]
 
@@ -71,7 +72,8 @@ def nms(
     Notes
     -----
     Among equal scores the earlier row comes first.  Segments without length overlap nothing and all stay, unless
-    `length_offset` gives them one.  O(N M) for M survivors.  The conventions are in docs/conventions.md.
+    `length_offset` gives them one.  O(N log N) for any fixed threshold, since boundedly many survivors of like length
+    find room in one place; memory O(N).  The conventions are in docs/conventions.md.
 
     Examples
     --------
@@ -88,7 +90,7 @@ def nms(
     limit = None if max_detections is None else _checks.as_count(max_detections, "max_detections")
 
     order, offsets = _kernels.score_order(scores, groups)
-    keep, _ = _kernels.nms_groups(segments, order, offsets, threshold, _checks.as_flag(inclusive, "inclusive"), *how)
+    keep, _ = nms_groups(segments, order, offsets, threshold, _checks.as_flag(inclusive, "inclusive"), *how)
     if len(offsets) > 2:
         keep = keep[np.lexsort((keep, -scores[keep]))]
     return keep[:limit]

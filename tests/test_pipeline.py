@@ -649,12 +649,12 @@ def test_warm_up_compiles_every_kernel():
     from numba.core.dispatcher import Dispatcher
 
     from tal_postproc import _kernels, warm_up
-    from tal_postproc._kernels import centres, matching, segments, sequences
+    from tal_postproc._kernels import centres, matching, nms, segments, sequences, simplex
 
     warm_up()
-    for module in (centres, matching, segments, sequences):
+    for module in (centres, matching, nms, segments, sequences, simplex):
         for name, kernel in vars(module).items():
-            if isinstance(kernel, Dispatcher) and (not name.startswith("_") or name == "_sorted_rows"):
+            if isinstance(kernel, Dispatcher) and (not name.startswith("_") or name in ("_sorted_rows", "_all_pairs", "_hashed")):
                 assert kernel.signatures, f"{module.__name__}.{name}"
     assert _kernels.__doc__
 

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tal_postproc._kernels.nms import nms_groups
+from tal_postproc._kernels.segments import score_order
 from tal_postproc.suppression import batched_nms, nms, segment_voting, soft_nms
 
 from .oracles import segments as oracle
@@ -65,6 +67,44 @@ def test_nms_equals_oracle(rows, threshold, inclusive, how, limit):
             **how,
         )
         assert_array_equal(found, expected, strict=True)
+
+
+SCALES = {
+    "bounded density": lambda rng, n: (rng.uniform(0, n, n), rng.uniform(1, 20, n)),
+    "all lengths": lambda rng, n: (rng.uniform(-n, n, n), 10.0 ** rng.uniform(-3, 3, n)),
+    "beyond all cells": lambda rng, n: (rng.uniform(-1e6, 1e6, n), 10.0 ** rng.uniform(-15, 6, n)),
+    "powers of two": lambda rng, n: (rng.integers(0, n, n) / 4, 2.0 ** rng.integers(-4, 6, n)),
+    "one place": lambda rng, n: (rng.uniform(0, 1, n), rng.uniform(5, 6, n)),
+    "half units": lambda rng, n: (rng.integers(0, 3 * n, n) / 2, rng.integers(0, 12, n) / 2),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("threshold", [0.0, 0.01, 0.3, 0.5, 0.9, 1.0])
+def test_nms_is_the_same_however_it_looks_for_suppressors(rng, scale, threshold):
+    """All kept rows, cells or largest ends: bit for bit the rows that comparing with everything keeps."""
+    for overlap in ("iou", "candidate"):
+        for length_offset, area_eps, inclusive in [(0.0, 0.0, False), (1.0, 0.0, threshold > 0), (0.5, 1e-6, False)]:
+            start, length = SCALES[scale](rng, 300)
+            segments = np.column_stack((start, start + length))
+            order, offsets = score_order(np.round(rng.uniform(0, 1, 300), 1), np.sort(rng.integers(0, 2, 300)))
+            how = threshold, inclusive, overlap == "candidate", length_offset, area_eps
+            expected = nms_groups(segments, order, offsets, *how, plain=300)
+            for plain in (0, 1, 64):
+                found = nms_groups(segments, order, offsets, *how, plain=plain)
+                assert_array_equal(found[0], expected[0], err_msg=f"plain={plain}, {how}")
+                assert_array_equal(found[1], expected[1])
+
+
+@given(segment_sets(groups=3), tiou_thresholds, st.booleans(), HOW)
+def test_cells_and_ends_equal_the_oracle(rows, threshold, inclusive, how):
+    segments, scores, idxs = rows
+    inclusive = inclusive and threshold > 0
+    order, offsets = score_order(scores, idxs)
+    measure = how.get("overlap", "iou") == "candidate", how.get("length_offset", 0.0), how.get("area_eps", 0.0)
+    keep, _ = nms_groups(segments, order, offsets, threshold, inclusive, *measure, plain=0)
+    expected = oracle.nms(segments, scores, threshold, idxs=idxs, inclusive=inclusive, **literal(how))
+    assert_array_equal(np.sort(keep), np.sort(expected))
 
 
 @given(segment_sets(groups=3), tiou_thresholds)

@@ -91,32 +91,6 @@ def overlap_matrix(a, b, candidate, length_offset, area_eps):
 
 
 @kernel
-def nms_groups(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps):
-    """Rows that survive, group after group in the order given, and the offsets of the groups among them."""
-    keep = np.empty(len(order), np.int64)
-    kept_offsets = np.zeros(len(offsets), np.int64)
-    start, end = np.empty(len(order)), np.empty(len(order))
-    count = 0
-    for group in range(len(offsets) - 1):
-        first = count
-        for position in range(offsets[group], offsets[group + 1]):
-            row = order[position]
-            suppressed = False
-            for k in range(first, count):
-                overlap = _overlap(
-                    start[k], end[k], segments[row, 0], segments[row, 1], candidate, length_offset, area_eps
-                )
-                if overlap > threshold or (inclusive and overlap == threshold):
-                    suppressed = True
-                    break
-            if not suppressed:
-                keep[count], start[count], end[count] = row, segments[row, 0], segments[row, 1]
-                count += 1
-        kept_offsets[group + 1] = count
-    return keep[:count], kept_offsets
-
-
-@kernel
 def soft_nms_groups(
     segments,
     scores,

@@ -1,0 +1,243 @@
+"""Greedy suppression in O(n log n): what one candidate is compared with does not grow with the number of rows.
+
+A kept row can suppress a candidate only if their lengths are close (ratio at least the threshold; for the candidate's
+own overlap: if it is not much shorter) and their positions are.  So kept rows are hashed by the octave of their length
+and the cell of their start, and a candidate looks into the few cells that can matter.  At threshold 0 any touch
+suppresses, and the largest end of the kept rows that start before the candidate's end decides.
+
+Both give exactly what comparing with every kept row gives: they only leave out comparisons that cannot succeed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import kernel
+from .segments import _overlap, _sorted_rows
+
+PLAIN = 64  # kept rows of a group up to which comparing with all of them is as fast
+_LOWEST = -1100  # octaves of float64 lie above it
+_OCTAVES = 2200
+_RESOLVED = 2.0**40  # extent over length, up to which cells are told apart
+
+
+def nms_groups(
+    segments: NDArray[np.float64],
+    order: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    *how: Any,
+    plain: int = PLAIN,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that survive, group after group in the order given, and the offsets of the groups among them.
+
+    `how` is (threshold, inclusive, candidate, length_offset, area_eps).  A candidate is compared with all kept rows of
+    its group while these are at most `plain`; the kernels for more are not even compiled before a group has more.
+    """
+    keep, kept_offsets, done = _all_pairs(segments, order, offsets, *how, plain)
+    return (keep, kept_offsets) if done else _hashed(segments, order, offsets, *how, plain)
+
+
+@kernel
+def _suppressed(kept, first, count, segment, threshold, inclusive, candidate, length_offset, area_eps):
+    """Whether one of the kept rows first .. count suppresses a segment."""
+    for k in range(first, count):
+        overlap = _overlap(kept[k, 0], kept[k, 1], segment[0], segment[1], candidate, length_offset, area_eps)
+        if overlap > threshold or (inclusive and overlap == threshold):
+            return True
+    return False
+
+
+@kernel
+def _all_pairs(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, plain):
+    """What `nms_groups` returns, and True; or False as soon as a group keeps more than `plain` rows."""
+    keep, kept = np.empty(len(order), np.int64), np.empty((len(order), 2))
+    kept_offsets = np.zeros(len(offsets), np.int64)
+    count = 0
+    for group in range(len(offsets) - 1):
+        first = count
+        for position in range(offsets[group], offsets[group + 1]):
+            row = order[position]
+            if not _suppressed(
+                kept, first, count, segments[row], threshold, inclusive, candidate, length_offset, area_eps
+            ):
+                keep[count], kept[count, 0], kept[count, 1] = row, segments[row, 0], segments[row, 1]
+                count += 1
+                if count - first > plain:
+                    return keep[:0], kept_offsets, False
+        kept_offsets[group + 1] = count
+    return keep[:count], kept_offsets, True
+
+
+@kernel
+def _hashed(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, plain):
+    """What `nms_groups` returns, for groups of any size."""
+    keep, kept = np.empty(len(order), np.int64), np.empty((len(order), 2))
+    kept_offsets = np.zeros(len(offsets), np.int64)
+    count = 0
+    for group in range(len(offsets) - 1):
+        first, position = count, offsets[group]
+        while position < offsets[group + 1] and count - first < plain:
+            row = order[position]
+            if not _suppressed(
+                kept, first, count, segments[row], threshold, inclusive, candidate, length_offset, area_eps
+            ):
+                keep[count], kept[count, 0], kept[count, 1] = row, segments[row, 0], segments[row, 1]
+                count += 1
+            position += 1
+        rest = order[position : offsets[group + 1]]
+        if len(rest) and threshold > 0.0:
+            count = _through_grid(
+                segments, rest, threshold, inclusive, candidate, length_offset, area_eps, keep, kept, first, count
+            )
+        elif len(rest):
+            count = _through_ends(segments, rest, candidate, length_offset, area_eps, keep, kept, first, count)
+        kept_offsets[group + 1] = count
+    return keep[:count], kept_offsets
+
+
+@kernel
+def _octave(length):
+    """The power of two at or below a positive length, counted from the lowest there is."""
+    return min(max(int(np.floor(np.log2(length))) - _LOWEST, 0), _OCTAVES - 1)
+
+
+@kernel
+def _bucket(octave, cell, mask):
+    """Neighbouring cells lie side by side in memory; octaves are far apart."""
+    return (np.int64(cell) + octave * np.int64(0x9E3779B97F4A7C1)) & mask
+
+
+@kernel
+def _through_grid(segments, rest, threshold, inclusive, candidate, length_offset, area_eps, keep, kept, first, count):
+    """Go on with the rows `rest` of a group, of which first .. count are kept; how many are kept in the end."""
+    origin, far = np.inf, -np.inf
+    for k in range(first, count):
+        origin, far = min(origin, kept[k, 0]), max(far, kept[k, 1])
+    for row in rest:
+        origin, far = min(origin, segments[row, 0]), max(far, segments[row, 1])
+    smallest = (far - origin + length_offset) / _RESOLVED  # shorter rows are kept in one list of their own
+    size = 64
+    while size < 2 * (count - first + len(rest)):
+        size *= 2
+    mask = size - 1
+    head, behind = np.full(size, -1, np.int32), np.full(count - first + len(rest), -1, np.int32)
+    tiny = np.int32(-1)
+    present = np.zeros(_OCTAVES, np.int64)
+    lowest, highest = _OCTAVES, -1
+    slack = 1.0 - 1e-9  # a little wider than needed, for rounding
+    entered = first
+    i = 0
+    while True:
+        while entered < count:  # hash what was kept
+            length = kept[entered, 1] - kept[entered, 0] + length_offset
+            if length > smallest:
+                octave = _octave(length)
+                bucket = _bucket(octave, np.floor((kept[entered, 0] - origin) / 2.0 ** (octave + _LOWEST)), mask)
+                behind[entered - first] = head[bucket]
+                head[bucket] = entered
+                present[octave] += 1
+                lowest, highest = min(lowest, octave), max(highest, octave)
+            elif length > 0.0:
+                behind[entered - first] = tiny
+                tiny = np.int32(entered)
+            entered += 1
+        if i == len(rest):
+            return count
+        row = rest[i]
+        i += 1
+        s, e = segments[row, 0], segments[row, 1]
+        length = e - s + length_offset
+        suppressed = False
+        if length > 0.0:
+            low, high = lowest, highest
+            if length > smallest:
+                low = max(low, _octave(length * threshold * slack))
+                if not candidate:
+                    high = min(high, _octave(length / (threshold * slack)))
+            for octave in range(low, high + 1):
+                if present[octave] == 0:
+                    continue
+                width = 2.0 ** (octave + _LOWEST)
+                need = threshold * slack * (length if candidate else max(length, width))
+                begin = np.floor((s - origin - length_offset + need - 2.0 * width) / width - 1e-3)
+                stop = np.floor((e - origin + length_offset - need) / width + 1e-3)
+                cell = max(begin, 0.0)
+                while cell <= stop and not suppressed:
+                    k = head[_bucket(octave, cell, mask)]
+                    while k >= 0:
+                        overlap = _overlap(kept[k, 0], kept[k, 1], s, e, candidate, length_offset, area_eps)
+                        if overlap > threshold or (inclusive and overlap == threshold):
+                            suppressed = True
+                            break
+                        k = behind[k - first]
+                    cell += 1.0
+                if suppressed:
+                    break
+            k = tiny
+            while k >= 0 and not suppressed:
+                overlap = _overlap(kept[k, 0], kept[k, 1], s, e, candidate, length_offset, area_eps)
+                suppressed = overlap > threshold or (inclusive and overlap == threshold)
+                k = behind[k - first]
+        if not suppressed:
+            keep[count], kept[count, 0], kept[count, 1] = row, s, e
+            count += 1
+
+
+@kernel
+def _through_ends(segments, rest, candidate, length_offset, area_eps, keep, kept, first, count):
+    """The same at threshold 0, where rows that share anything suppress: the kept row of the largest end decides.
+
+    Fenwick's tree holds, over the rows in the order of their starts, the kept one with the largest end of every prefix.
+    """
+    n = count - first + len(rest)
+    begins = np.empty(n)
+    for k in range(first, count):
+        begins[k - first] = kept[k, 0]
+    for i in range(len(rest)):
+        begins[count - first + i] = segments[rest[i], 0]
+    rows, whole = np.arange(n), np.zeros(2, np.int64)
+    whole[1] = n
+    begins = begins[_sorted_rows(-begins, rows, whole, False)]
+    tree = np.full(n + 1, -1)
+    entered = first
+    i = 0
+    while True:
+        while entered < count:
+            if kept[entered, 1] - kept[entered, 0] + length_offset > 0.0:
+                low, high = 0, n  # its place among the starts
+                while low < high:
+                    middle = (low + high) // 2
+                    if begins[middle] < kept[entered, 0]:
+                        low = middle + 1
+                    else:
+                        high = middle
+                node = low + 1
+                while node <= n:
+                    if tree[node] < 0 or kept[tree[node], 1] < kept[entered, 1]:
+                        tree[node] = entered
+                    node += node & -node
+            entered += 1
+        if i == len(rest):
+            return count
+        row = rest[i]
+        i += 1
+        s, e = segments[row, 0], segments[row, 1]
+        suppressed = False
+        low, high = 0, n  # how many start before the candidate's end: exactly where the overlap's own expression says
+        while low < high:
+            middle = (low + high) // 2
+            if e - begins[middle] + length_offset > 0.0:
+                low = middle + 1
+            else:
+                high = middle
+        node = low
+        while node > 0 and not suppressed:
+            k = tree[node]
+            suppressed = k >= 0 and _overlap(kept[k, 0], kept[k, 1], s, e, candidate, length_offset, area_eps) > 0.0
+            node -= node & -node
+        if not suppressed:
+            keep[count], kept[count, 0], kept[count, 1] = row, s, e
+            count += 1
