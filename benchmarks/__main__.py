@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import bench_chain, bench_evaluation, bench_memory, bench_start, common
+from . import bench_chain, bench_evaluation, bench_labels, bench_memory, bench_start, common
 
-BENCHMARKS = {module.NAME: module for module in (bench_chain, bench_evaluation, bench_memory, bench_start)}
+MODULES = (bench_chain, bench_evaluation, bench_labels, bench_memory, bench_start)
+BENCHMARKS = {module.NAME: module for module in MODULES}
 CLONES = {
     "rskp": "a clone of LeonHLJ/RSKP",
     "gaufuse": "a clone of zhou745/GauFuse_WSTAL",

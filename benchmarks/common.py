@@ -45,7 +45,7 @@ class Row:
     job: str
     who: str
     values: tuple[float, ...]
-    unit: str = "s"  # "s" or "MB"
+    unit: str = "s"  # "s", "MB" or "%"
     ratio: float | None = None
     goal: str = ""
     reached: bool | None = None
@@ -74,7 +74,7 @@ class Report:
 def machine() -> dict[str, Any]:
     """What the figures depend on; nothing that tells whose machine it is."""
     versions: dict[str, str | None] = {}
-    for package in ("numpy", "numba", "scipy", "pandas"):
+    for package in ("numpy", "numba", "scipy", "highspy", "pandas"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -205,5 +205,5 @@ def markdown(report: Mapping[str, Any]) -> str:
 def _number(value: float, unit: str) -> str:
     if unit != "s":
         return f"{value:.1f} {unit}"
-    factor, name = (1.0, "s") if value >= 1 else (1e3, "ms") if value >= 1e-3 else (1e6, "µs")
-    return f"{value * factor:.3g} {name}" if value * factor < 1000 else f"{value * factor:.0f} {name}"
+    factor, name = (1.0, "s") if abs(value) >= 1 else (1e3, "ms") if abs(value) >= 1e-3 else (1e6, "µs")
+    return f"{value * factor:.3g} {name}" if abs(value * factor) < 1000 else f"{value * factor:.0f} {name}"

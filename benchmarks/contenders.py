@@ -5,7 +5,8 @@ and gives back a call without arguments.  That call does the work; ``compared`` 
 timing, an array which is the same for every contender of a task:
 
 * task "chain", a `ChainJob`: rows [video, class, start, end, score], in any order;
-* task "evaluation", a `MapJob`: AP of shape (thresholds, classes), classes rising.
+* task "evaluation", a `MapJob`: AP of shape (thresholds, classes), classes rising;
+* task "labels", a `LabelJob`: the label maps of all videos below one another; NaN where there are no labels.
 
 ``prepare`` raises `Unavailable` with the reason where a contender cannot run.  Nothing here imports `tal_postproc`
 before its own contenders are prepared, so that the memory of the others can be measured without it.
@@ -21,7 +22,7 @@ import tempfile
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -33,12 +34,14 @@ from unittest.mock import MagicMock
 import numpy as np
 
 from tests.oracles import evaluation as literal_evaluation
+from tests.oracles import linpro as literal_linpro
 from tests.oracles import pipelines as literal_pipelines
 
 from .common import Unavailable
 
 Call = Callable[[], Any]
 
+SELECTIONS = (("auto", "min_norm"), ("auto", "vertex"), ("highs", "min_norm"), ("highs", "vertex"))
 TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 # The numbers of the two published chains, written down here once more: contenders do not read our presets.
@@ -73,9 +76,26 @@ class MapJob:
 
 
 @dataclass(frozen=True)
+class LabelJob:
+    """Instances in snippets, `Segments` of one video each, that become label maps by the numbers of GauFuse."""
+
+    found: Sequence[Any]
+    lengths: Sequence[int]
+    num_classes: int
+    normalization: Literal["sum", "mean"] = "sum"  # the published one is "sum"
+
+    def systems(self) -> Iterator[tuple[int, int, np.ndarray, int]]:
+        """(video, class, rows [start, end, score], snippets) of every class of a video that has instances."""
+        for number, (found, length) in enumerate(zip(self.found, self.lengths)):
+            rows = np.column_stack([found.segments, found.scores])
+            for label in sorted(set(found.labels.tolist())):
+                yield number, label, rows[found.labels == label], length
+
+
+@dataclass(frozen=True)
 class Contender:
     name: str
-    task: Literal["chain", "evaluation"]
+    task: Literal["chain", "evaluation", "labels"]
     prepare: Callable[[Any], Call]
     slow: bool = True  # a few repetitions must do
     compared: Callable[[Any], np.ndarray] = np.asarray
@@ -89,7 +109,15 @@ def contenders(task: str, clones: Mapping[str, Path]) -> list[Contender]:
         Contender("literal Python", "chain", literal_chain),
         Contender("ours", "evaluation", ours_evaluation, slow=False),
         Contender("literal pandas", "evaluation", literal_map),
+        Contender("as published", "labels", published_labels, compared=np.concatenate),
+        Contender("linprog alone", "labels", linprog_labels, compared=np.concatenate),
+        Contender("linprog, relaxed", "labels", relaxed_labels, compared=np.concatenate),
     ]
+    for solver, selection in SELECTIONS:
+        for threads, how in ((1, "1 thread"), (None, "all threads")):
+            prepare = partial(ours_labels, solver=solver, selection=selection, num_threads=threads)
+            name = f"ours, {solver}, {selection}, {how}"
+            known.append(Contender(name, "labels", prepare, slow=False, compared=np.concatenate))
     for preset in ("rskp", "gaufuse"):
         if preset in clones:
             known.append(
@@ -141,6 +169,20 @@ def as_segments(columns: Mapping[str, np.ndarray]) -> Any:
         unit="second",
         video_ids=names,
     )
+
+
+def ours_labels(job: LabelJob, solver: str, selection: str, num_threads: int | None) -> Call:
+    from tal_postproc import linpro_label_maps
+
+    numbers = PUBLISHED["gaufuse"]
+    options: dict[str, Any] = {"layout": "gaufuse", "normalization": job.normalization, "solver": solver}
+    options |= {"margin_scale": numbers["ratio"], "margin_power": numbers["power"], "selection": selection}
+
+    def run() -> list[np.ndarray]:
+        made = linpro_label_maps(job.found, job.lengths, job.num_classes, num_threads=num_threads, **options)
+        return [one.labels for one in made]
+
+    return run
 
 
 def ours_to_map(job: ChainJob, ground_truth: Any, num_threads: int | None) -> Call:
@@ -227,6 +269,59 @@ def published(preset: str) -> dict[str, float]:
     if preset not in PUBLISHED:
         raise Unavailable(f"there is no transcription of preset {preset!r}")
     return PUBLISHED[preset]
+
+
+def published_system(rows: np.ndarray, num_snippets: int, normalization: str) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and right side of one class, in the manner of the published code: row by row, lists over the snippets."""
+    numbers = PUBLISHED["gaufuse"]
+    matrix, right_side = [], []
+    for first, last, score in rows.tolist():
+        start, stop = int(first), int(last)
+        margin = numbers["ratio"] * (stop - start) ** numbers["power"]
+        left, right = max(0, int(start - margin)), min(num_snippets - 1, int(stop + margin + 1))
+        row = [1.0 if start <= t < stop else -1.0 if left <= t < right else 0.0 for t in range(num_snippets)]
+        if normalization == "mean":
+            count = {value: max(row.count(value), 1) for value in (1.0, -1.0, 0.0)}
+            row = [value / count[value] for value in row]
+        matrix.append(row)
+        right_side.append(score)
+    return np.array(matrix), np.array(right_side)
+
+
+def published_labels(job: LabelJob) -> Call:
+    """Label maps by one linear program over all snippets per class, its matrix included."""
+    return lambda: _linprog(
+        job, ((v, k, *published_system(rows, length, job.normalization)) for v, k, rows, length in job.systems())
+    )
+
+
+def linprog_labels(job: LabelJob) -> Call:
+    """The same, given the matrices."""
+    systems = [(v, k, *published_system(rows, length, job.normalization)) for v, k, rows, length in job.systems()]
+    return lambda: _linprog(job, systems)
+
+
+def relaxed_labels(job: LabelJob) -> Call:
+    """Given the matrices: an answer for all, by further linear programs where the scores cannot be met."""
+    systems = [(v, k, *published_system(rows, length, job.normalization)) for v, k, rows, length in job.systems()]
+
+    def call() -> list[np.ndarray]:
+        maps = [np.zeros((length, job.num_classes)) for length in job.lengths]
+        for video, label, matrix, right_side in systems:
+            maps[video][:, label] = literal_linpro.solve(matrix, right_side, 1.0).labels
+        return maps
+
+    return call
+
+
+def _linprog(job: LabelJob, systems: Iterable[tuple[int, int, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    from scipy.optimize import linprog
+
+    maps = [np.zeros((length, job.num_classes)) for length in job.lengths]
+    for video, label, matrix, right_side in systems:
+        # None where the scores cannot be met, which NumPy turns into a column of NaN, as in the published code
+        maps[video][:, label] = linprog(np.ones(matrix.shape[1]), A_eq=matrix, b_eq=right_side, bounds=(0, 1)).x
+    return maps
 
 
 def literal_map(job: MapJob) -> Call:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_chain, bench_evaluation, bench_memory, bench_start, common, contenders
+from benchmarks import bench_chain, bench_evaluation, bench_labels, bench_memory, bench_start, common, contenders
 from tal_postproc import synthetic
 
 TESTS = Path(__file__).parent
@@ -77,6 +77,32 @@ def test_a_process_that_fails_is_an_error(monkeypatch, tmp_path):
         bench_start._seconds("import", tmp_path)
 
 
+def test_labels_are_compared_and_timed():
+    pytest.importorskip("scipy")
+    report = bench_labels.run(**{**bench_labels.QUICK, "num_videos": 3, "repeats": 2})
+    rows = {(row.job, row.who): row for row in report.rows}
+    for solver, goal in (("auto", 50), ("highs", 10)):
+        for normalization in ("sum", "mean"):
+            job = f"refresh, {normalization}: {solver}, min_norm"
+            published = rows[job, "as published"]
+            assert published.goal == f"at least {goal} times"
+            assert published.reached == (published.ratio >= goal)
+            assert published.agreement.endswith("systems solved, 0 NaN")
+            assert len(rows[job, "ours, 1 thread"].values) == 2
+            assert ", 0 relaxed, within" in rows[job, "ours, all threads"].agreement
+    dense = "dense, mean: auto, min_norm"
+    assert rows[dense, "as published"].agreement == "0 systems solved, 2 NaN"
+    assert rows[dense, "ours, 1 thread"].agreement.startswith("0 systems met, 2 relaxed, within")
+    steps = [row for row in report.rows if row.job == "refresh, sum: where the time goes"]
+    assert np.isclose(sum(np.array(row.values) for row in steps[1:]), steps[0].values).all()
+    assert ("n = 150 instances", "ours, hanging together, vertex") in rows
+    assert ("10 instances, T = 1000", "np.zeros(T)") in rows
+    change = rows["one boundary moves, sum: mean change", "ours, auto, min_norm"]
+    assert change.unit == "%"
+    assert len(change.values) == 2
+    assert 0 < change.median < 100
+
+
 # ------------------------------------------------------------------------------------------------ comparisons can fail
 
 
@@ -129,6 +155,39 @@ def test_a_wrong_evaluator_is_not_timed(monkeypatch, change, message):
     monkeypatch.setattr(contenders, "contenders", broken("literal pandas", change))
     with pytest.raises(common.Disagreement, match=f"literal pandas.*{message}"):
         bench_evaluation.run(num_detections=100, num_videos=4, repeats=1, slow_repeats=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("ours, auto, vertex, 1 thread", lambda one: one + 1e-5, "instead of"),
+        ("ours, highs, min_norm, all threads", lambda one: np.zeros_like(one), "sum 0 instead of"),
+        ("ours, auto, min_norm, 1 thread", lambda one: one * np.nan, "sum nan instead of"),
+        ("as published", lambda one: one * np.nan, "sum nan instead of"),
+        ("linprog alone", lambda one: one * 1.01, "instead of"),
+    ],
+)
+def test_wrong_labels_are_not_timed(monkeypatch, name, change, message):
+    pytest.importorskip("scipy")
+    monkeypatch.setattr(contenders, "contenders", broken(name, lambda maps: [change(one) for one in maps]))
+    monkeypatch.setattr(common, "time_together", lambda *_: pytest.fail("timed before it was compared"))
+    with pytest.raises(common.Disagreement, match=rf"{name}: class \d+ of video \d+: .*{message}"):
+        bench_labels.run(**{**bench_labels.QUICK, "num_videos": 2})
+
+
+def test_a_moved_boundary_stays_in_the_video():
+    job = bench_labels.make_job(3)
+    for before, after, length in zip(job.found, bench_labels._moved(job, 0), job.lengths):
+        step = np.abs(after.segments - before.segments)
+        for label in np.unique(before.labels):
+            own = step[before.labels == label]
+            assert np.isclose(own[own > 0], 1).all()
+            assert (own > 0).sum() <= 1
+        changed = after.segments[(step > 0).any(axis=1)]
+        assert len(changed)
+        assert (changed[:, 0] >= 0).all()
+        assert (np.diff(changed) >= 1).all()
+        assert changed.max() <= length + 1
 
 
 def test_nothing_to_compare_is_no_agreement():
