@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -646,17 +647,26 @@ def test_what_is_no_video_is_refused():
 
 
 def test_warm_up_compiles_every_kernel():
+    """All kernels that Python calls; others are compiled into these."""
     from numba.core.dispatcher import Dispatcher
 
     from tal_postproc import _kernels, warm_up
     from tal_postproc._kernels import centres, matching, nms, segments, sequences, simplex
 
     warm_up()
+    package = Path(_kernels.__file__).parents[1]
+    calls = "".join(path.read_text() for path in package.glob("*.py"))
+    seen = 0
     for module in (centres, matching, nms, segments, sequences, simplex):
         for name, kernel in vars(module).items():
-            if isinstance(kernel, Dispatcher) and (not name.startswith("_") or name in ("_sorted_rows", "_all_pairs", "_hashed")):
+            if isinstance(kernel, Dispatcher) and (
+                f"_kernels.{name}(" in calls
+                or f"_centres.{name}(" in calls
+                or name in ("_sorted_rows", "_all_pairs", "_hashed")
+            ):
+                seen += 1
                 assert kernel.signatures, f"{module.__name__}.{name}"
-    assert _kernels.__doc__
+    assert seen > 20
 
 
 def test_an_error_names_the_video_and_stops_the_stream(rng):
