@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import Empty
 
@@ -887,6 +888,21 @@ def test_what_an_interrupted_rank_said_does_not_count(tmp_path):
         ranks[1].refresh(2, tcams(2)[3:6])
     with pytest.raises(TimeoutError, match="for rank 1"):
         ranks[0].refresh(2, tcams(2)[6:9])
+
+
+def test_a_rank_that_was_early_is_heard_again(tmp_path):
+    """Rank 1 answers what is left of an interrupted refresh, then rank 0 begins anew."""
+    with pytest.raises(TimeoutError):
+        make(tmp_path, rank=0, world_size=2, timeout=0.0).refresh(2, tcams(2)[:3])
+    early, late = (make(tmp_path, rank=rank, world_size=2, timeout=30.0) for rank in (1, 0))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(early.refresh, 2, tcams(2)[3:7])
+        while not (tmp_path / "epoch-000002" / "ready-000001.json").exists():
+            assert not waiting.done()
+            time.sleep(0.01)
+        assert late.refresh(2, tcams(2)[7:]) == waiting.result()
+    assert content(early) == content(late)
+    assert set(late.bank.video_ids) == set(KNOWN)
 
 
 def test_todo_is_a_share(tmp_path):
