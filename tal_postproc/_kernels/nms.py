@@ -124,7 +124,7 @@ def _through_grid(segments, rest, threshold, inclusive, candidate, length_offset
         size *= 2
     mask = size - 1
     head, behind = np.full(size, -1, np.int32), np.full(count - first + len(rest), -1, np.int32)
-    tiny = np.int32(-1)
+    tiny = -1
     present = np.zeros(_OCTAVES, np.int64)
     lowest, highest = _OCTAVES, -1
     slack = 1.0 - 1e-9  # a little wider than needed, for rounding
@@ -142,7 +142,7 @@ def _through_grid(segments, rest, threshold, inclusive, candidate, length_offset
                 lowest, highest = min(lowest, octave), max(highest, octave)
             elif length > 0.0:
                 behind[entered - first] = tiny
-                tiny = np.int32(entered)
+                tiny = entered
             entered += 1
         if i == len(rest):
             return count
