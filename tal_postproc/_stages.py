@@ -13,6 +13,7 @@ from . import _checks, fusion, suppression
 from ._checks import Float, Int
 from ._kernels import segments as _kernels
 from ._kernels.nms import nms_groups
+from ._kernels.windows import soft_nms_groups
 from ._signals import about
 from .config import Expand, Fuse, Keep, Nms, Overlap, Round, Seconds, SoftNms, Stage, Vote
 from .proposals import segments_to_seconds
@@ -93,7 +94,7 @@ def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
 def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
     order, offsets = _ordered(rows, stage.per_class)
     start, slope = _checks.as_decay_start(stage.method, stage.threshold, stage.gate)
-    keep, scores, _ = _kernels.soft_nms_groups(
+    keep, scores, _ = soft_nms_groups(
         rows.segments,
         rows.scores,
         order,

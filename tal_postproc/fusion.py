@@ -12,6 +12,7 @@ from . import _checks
 from ._checks import Float, Int
 from ._kernels import centres as _centres
 from ._kernels import segments as _kernels
+from ._kernels import windows
 from .types import EnsembledSegments, FusedSegments
 
 __all__ = ["fuse_segments", "weighted_segment_fusion"]
@@ -182,7 +183,7 @@ def fuse_groups(
     `order` holds the rows of every group, best first; `overlap` is (threshold, inclusive, candidate, length_offset,
     area_eps).
     """
-    members, bounds, group_bounds = _kernels.cluster_groups(segments, order, offsets, *overlap)
+    members, bounds, group_bounds = windows.cluster_groups(segments, order, offsets, *overlap)
     shares, effective_size = _centres.softmax_shares(weights, members, bounds, temperature)
     sizes = bounds[1:] - bounds[:-1]
     cluster = np.repeat(np.arange(len(sizes)), sizes)
@@ -348,7 +349,7 @@ def weighted_segment_fusion(
     chosen = np.flatnonzero(scores >= least)
     order, offsets = _kernels.score_order(weighted[chosen], labels[chosen])
     order = chosen[order]
-    cluster, centres = _kernels.running_clusters(segments, weighted, order, offsets, threshold)
+    cluster, centres = windows.running_clusters(segments, weighted, order, offsets, threshold)
     return _ensemble(centres, cluster, order, weighted, labels, model, omega, conf_type, allows_overflow)
 
 

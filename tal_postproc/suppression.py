@@ -10,15 +10,16 @@ from numpy.typing import ArrayLike
 from . import _checks
 from ._checks import Float, Int
 from ._kernels import segments as _kernels
+from ._kernels import windows
 from ._kernels.nms import nms_groups
 
 __all__ = ["batched_nms", "nms", "segment_voting", "soft_nms"]
 
 SOFT_METHODS = {
-    "linear": _kernels.LINEAR,
-    "gaussian": _kernels.GAUSSIAN,
-    "gated": _kernels.GATED,
-    "improved": _kernels.IMPROVED,
+    "linear": windows.LINEAR,
+    "gaussian": windows.GAUSSIAN,
+    "gated": windows.GATED,
+    "improved": windows.IMPROVED,
 }
 
 
@@ -215,7 +216,7 @@ def soft_nms(
         offsets = _kernels.group_offsets(groups[order])
 
     exempt, raises = _checks.as_flag(keep_first, "keep_first"), _checks.as_flag(decay_negative, "decay_negative")
-    keep, new_scores, _ = _kernels.soft_nms_groups(
+    keep, new_scores, _ = windows.soft_nms_groups(
         segments, scores, order, offsets, code, sigma, threshold, slope, floor, exempt, raises, limit, *how
     )
     if len(offsets) > 2 or raises:  # else best new score first is the order of picking
@@ -289,15 +290,19 @@ def segment_voting(
     if (kept_idxs is None) != (idxs is None):
         raise ValueError("`kept_idxs` and `idxs` must be given together, got only one of them")
     if kept_idxs is None or idxs is None:
-        kept_groups = np.zeros(len(kept), np.int64)
+        kept_order, kept_offsets = np.arange(len(kept)), np.array([0, len(kept)])
         order, offsets = np.arange(len(segments)), np.array([0, len(segments)])
     else:
         groups = _checks.as_integers(idxs, len(segments), "idxs")
         order = np.argsort(groups, kind="stable")
         offsets = _kernels.group_offsets(groups[order])
-        kept_groups = _find_groups(_checks.as_integers(kept_idxs, len(kept), "kept_idxs"), groups[order], offsets)
-    return _kernels.vote_groups(
-        kept, kept_groups, segments, scores, order, offsets, threshold, _checks.as_flag(times_iou, "times_iou"), *how
+        found = _find_groups(_checks.as_integers(kept_idxs, len(kept), "kept_idxs"), groups[order], offsets)
+        kept_order = np.argsort(found, kind="stable")
+        kept_offsets = np.searchsorted(found[kept_order], np.arange(len(offsets)))
+        kept_order, kept_offsets = kept_order[kept_offsets[0] :], kept_offsets - kept_offsets[0]  # -1: nobody votes
+    by_overlap = _checks.as_flag(times_iou, "times_iou")
+    return windows.vote_groups(
+        kept, kept_order, kept_offsets, segments, scores, order, offsets, threshold, by_overlap, *how
     )
 
 

@@ -651,18 +651,19 @@ def test_warm_up_compiles_every_kernel():
     from numba.core.dispatcher import Dispatcher
 
     from tal_postproc import _kernels, warm_up
-    from tal_postproc._kernels import centres, matching, nms, segments, sequences, simplex
+    from tal_postproc._kernels import centres, matching, nms, segments, sequences, simplex, windows
 
     warm_up()
     package = Path(_kernels.__file__).parents[1]
     calls = "".join(path.read_text() for path in package.glob("*.py"))
+    follow = ("_soft_nms", "_vote", "_clusters", "_running")
     seen = 0
-    for module in (centres, matching, nms, segments, sequences, simplex):
+    for module in (centres, matching, nms, segments, sequences, simplex, windows):
         for name, kernel in vars(module).items():
             if isinstance(kernel, Dispatcher) and (
                 f"_kernels.{name}(" in calls
                 or f"_centres.{name}(" in calls
-                or name in ("_sorted_rows", "_all_pairs", "_hashed")
+                or name in ("_sorted_rows", "_all_pairs", "_hashed", *follow)
             ):
                 seen += 1
                 assert kernel.signatures, f"{module.__name__}.{name}"
