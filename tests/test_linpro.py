@@ -8,14 +8,18 @@ import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import linprog
 
-from tal_postproc import Segments
+from tal_postproc import Segments, linpro
+from tal_postproc._kernels import simplex as kernels
+from tal_postproc.config import LinPro
 from tal_postproc.linpro import linpro_label_map, linpro_label_maps, linpro_labels
 from tal_postproc.proposals import oic_scores
 from tal_postproc.types import UnitError
@@ -282,6 +286,57 @@ def test_a_cap_that_is_far_away_is_no_cap(solver):
             assert_allclose(found.labels, free.labels, rtol=0, atol=1e-8, err_msg=str(seed))
 
 
+# ------------------------------------------------------------------------------------------------------ the certificate
+
+
+def programs(seeds, largest=12):
+    """Components of the stress systems with at least two rows: (matrix, sizes, caps, rhs, weight)."""
+    for seed in seeds:
+        segments, scores, num_snippets, options = oracle.stress(seed, largest)
+        rule = LinPro(**options)
+        bounds = linpro._regions(segments, num_snippets, rule)
+        order = np.lexsort((bounds[:, 3], bounds[:, 0]))
+        bounds, scores = bounds[order], scores[order]
+        offsets = kernels.find_components(np.zeros(len(bounds), np.int64), bounds)
+        for low, high in pairwise(offsets):
+            if high - low > 1 and scores[low:high].any():
+                matrix, sizes, rhs, weight, top, unit, _, _ = kernels.build(
+                    bounds[low:high], scores[low:high], rule.normalization == "mean"
+                )
+                cap = np.inf if rule.upper_bound is None else rule.upper_bound
+                yield matrix, sizes, cap * sizes / (top * unit), rhs, weight
+
+
+def test_wrong_answers_have_no_certificate(rng):
+    """The bounds hold for any multipliers: none makes labels look better than they are."""
+    refused = {"violation": 0, "sum": 0}
+    for matrix, _, caps, rhs, weight in programs(range(150)):
+        x, first, second = kernels.lexicographic(matrix, caps, rhs, weight)
+        least, gap, total, second_gap = kernels.certify(matrix, caps, rhs, weight, x, first, second)
+        assert max(gap, second_gap) <= 1e-12
+        m, width = matrix.shape
+        room = np.minimum(caps, 2 + 2 * total)
+        for other in (np.zeros(width), rng.uniform(0, 1, width) * room, x + rng.uniform(0, 0.1, width) * (room - x)):
+            violation = weight @ np.abs(rhs - matrix @ other)
+            for share in (1.0, violation / max(least, 1e-9), 0.0):  # times the first: as far below as this is above
+                found = kernels.certify(matrix, caps, rhs, weight, other, share * first, second)
+                assert found[0] == pytest.approx(violation)
+                assert found[1] >= (violation - least) * (1 - 1e-9) - 1e-12
+                refused["violation"] += violation > least + 1e-6
+        # of the least violation, too, but with a larger sum
+        residuals, free = np.hstack((matrix, np.eye(m), -np.eye(m))), np.full(2 * m, np.inf)
+        cost, spend = np.append(-np.ones(width), np.zeros(2 * m)), np.concatenate((np.zeros(width), weight, weight))
+        box = np.column_stack((np.zeros(width + 2 * m), np.append(room, free)))
+        most = linprog(cost, A_eq=residuals, b_eq=rhs, A_ub=spend[None], b_ub=[least + 1e-12], bounds=box)
+        if most.status == 0 and -most.fun > total + 1e-3:
+            other = np.clip(most.x[:width], 0, caps)
+            for share in (1.0, -most.fun / max(total, 1e-9), 0.0, 1e3):
+                found = kernels.certify(matrix, caps, rhs, weight, other, first, share * second)
+                assert found[3] > 1e-6
+            refused["sum"] += 1
+    assert min(refused.values()) > 50
+
+
 # --------------------------------------------------------------------------------------------------- what labels mean
 
 
@@ -446,6 +501,51 @@ def test_a_map_is_its_classes():
             assert (whole.objective[label], whole.violation[label]) == (found.objective, found.violation)
             assert (whole.gap[label], whole.status[label]) == (found.gap, found.status)
         assert sum(whole.solved.values()) >= (np.bincount(video.labels, minlength=4) > 0).sum()
+
+
+def test_other_classes_do_not_change_what_highs_solves_together():
+    """A class of more components than HiGHS takes at once, beside another one: the same bytes as alone."""
+    rng = np.random.default_rng(4)
+    start = 40 * np.arange(150).repeat(3) + rng.uniform(0, 16, 450)
+    segments, scores = np.column_stack((start, start + rng.uniform(4, 16, 450))), rng.uniform(0.3, 0.4, 450)
+    labels = np.sort(rng.integers(0, 3, 150)).repeat(3)
+    whole = linpro_label_map(Segments(segments, labels, scores), 6040, 3, solver="highs", selection="vertex")
+    for label in range(3):
+        mine = labels == label
+        found = linpro_labels(segments[mine], scores[mine], 6040, solver="highs", selection="vertex")
+        assert_array_equal(whole.labels[:, label], found.labels)
+        assert (whole.gap[label], whole.violation[label]) == (found.gap, found.violation)
+
+
+def test_the_error_says_which_scores_cannot_be_met():
+    twice = [[4, 12], [4, 12], [30, 38], [30, 38]]
+    videos = Segments(
+        NESTED * 39 + twice,
+        [0] * 156 + [1, 1, 0, 0],
+        SCORES * 39 + [0.25, 0.75, 0.2, 0.3],
+        offsets=[*range(0, 157, 4), 160],
+    )
+    for threads in (1, 2):
+        with pytest.raises(ValueError, match=r"class 0 of video 39 are missed by 0\.1 in all.*\(2 of "):
+            linpro_label_maps(videos, [50] * 40, 2, infeasible="raise", num_threads=threads)
+    with pytest.raises(ValueError, match=r"class 1 of video 0 are missed by 0\.5 in all.*\(1 of 1 systems"):
+        linpro_label_map(Segments(twice[:2], [1, 1], [0.25, 0.75]), 50, 2, infeasible="raise")
+
+
+def test_a_large_component_does_not_mix_up_the_others():
+    """What HiGHS solves goes to its own class and video, and the rest stays where it is."""
+    rng = np.random.default_rng(2)
+    start = rng.uniform(0, 60, 140)
+    crowd = np.column_stack((start, start + rng.uniform(5, 30, 140)))
+    few = Segments(NESTED, [0, 0, 1, 3], SCORES)
+    many = Segments([*NESTED, *crowd], [0, 0, 1, 3] + [2] * 140, [*SCORES, *rng.uniform(0, 1, 140)])
+    videos, lengths = Segments.concatenate([few, many, few]), [50, 100, 60]
+    for video, found in enumerate(linpro_label_maps(videos, lengths, 4)):
+        assert found.solved["highs"] == (video == 1)
+        for label in range(4):
+            mine = videos.video(video).labels == label
+            rows = videos.video(video).segments[mine], videos.video(video).scores[mine]
+            assert_array_equal(found.labels[:, label], linpro_labels(*rows, lengths[video]).labels)
 
 
 def test_known_labels():
