@@ -46,7 +46,7 @@ def run(
     repeats: int = 11,
     slow_repeats: int = 11,
     lengths: Sequence[int] = (100, 1000, 10_000, 100_000, 1_000_000),
-    counts: Sequence[int] = (1, 3, 10, 32, 100, 128, 129, 316, 1000),
+    counts: Sequence[int] = (1, 3, 10, 32, 100, 192, 193, 316, 1000),
     draws: int = 5,
 ) -> Report:
     job = make_job(num_videos)

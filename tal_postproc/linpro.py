@@ -18,7 +18,7 @@ from .types import LinProLabelMap, LinProLabels, Segments
 
 __all__ = ["linpro_label_map", "linpro_label_maps", "linpro_labels"]
 
-_DENSE_ROWS = 128  # larger components go to HiGHS at once
+_DENSE_ROWS = 192  # larger components go to HiGHS at once: from here on it is faster
 _BLOCK_ROWS = 60  # components are handed to HiGHS together up to about so many rows
 _NOT_GIVEN = np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)  # no answer of HiGHS's to go on
 _SOLVERS = ("closed_form", "simplex", "highs")  # in the order of the kernels' codes
@@ -91,7 +91,7 @@ def linpro_labels(
         solver ran; "vertex" stops at whatever vertex the solver ends at, and costs less.  Snippets that no
         :math:`W_j` tells apart get the same label either way.
     solver : {"auto", "highs"}
-        "auto": lone instances in closed form, groups of up to 128 overlapping ones by a dense simplex method, the rest
+        "auto": lone instances in closed form, groups of up to 192 overlapping ones by a dense simplex method, the rest
         and what cannot be certified by HiGHS.  "highs": everything by HiGHS.
     infeasible : {"relax", "raise"}
         Scores that no labels meet: "relax" takes the least :math:`\sum_j |W_j^\top g - q_j|` first, then the least

@@ -337,6 +337,31 @@ def test_wrong_answers_have_no_certificate(rng):
     assert min(refused.values()) > 50
 
 
+@pytest.mark.parametrize("selection", ["min_norm", "vertex"])
+def test_what_highs_does_not_solve_is_reported(monkeypatch, selection):
+    """No answer, and a wrong one: labels without a proof, and it is said."""
+    count = linpro._DENSE_ROWS + 2
+    start = np.linspace(0, 60, count)
+    crowd = np.column_stack((start, start + 9))  # one component, too large for the simplex of our own
+    right = linpro_labels(crowd, np.full(count, 0.5), 80, selection=selection)
+    assert (right.status, right.uncertified, right.solved["highs"]) == ("relaxed", 0, 1)
+    honest = linpro._lp.solve
+
+    def wrong(caps, *others, **options):
+        x, first, second = honest(caps, *others, **options)
+        return 0.5 * (x + caps), first, second
+
+    for answer in (lambda *_, **__: None, wrong):
+        monkeypatch.setattr(linpro._lp, "solve", answer)
+        found = linpro_labels(crowd, np.full(count, 0.5), 80, selection=selection)
+        assert (found.status, found.uncertified, found.solved["highs"]) == ("uncertified", 1, 1)
+        assert found.gap > 1e-3
+        violation = np.abs(matrix(crowd, 80, {}) @ found.labels - 0.5).sum()
+        assert found.violation == pytest.approx(violation)
+        assert found.violation > right.violation + 1e-3
+        assert found.objective == pytest.approx(found.labels.sum())
+
+
 # --------------------------------------------------------------------------------------------------- what labels mean
 
 
@@ -535,10 +560,11 @@ def test_the_error_says_which_scores_cannot_be_met():
 def test_a_large_component_does_not_mix_up_the_others():
     """What HiGHS solves goes to its own class and video, and the rest stays where it is."""
     rng = np.random.default_rng(2)
-    start = rng.uniform(0, 60, 140)
-    crowd = np.column_stack((start, start + rng.uniform(5, 30, 140)))
+    count = linpro._DENSE_ROWS + 12
+    start = rng.uniform(0, 60, count)
+    crowd = np.column_stack((start, start + rng.uniform(5, 30, count)))
     few = Segments(NESTED, [0, 0, 1, 3], SCORES)
-    many = Segments([*NESTED, *crowd], [0, 0, 1, 3] + [2] * 140, [*SCORES, *rng.uniform(0, 1, 140)])
+    many = Segments([*NESTED, *crowd], [0, 0, 1, 3] + [2] * count, [*SCORES, *rng.uniform(0, 1, count)])
     videos, lengths = Segments.concatenate([few, many, few]), [50, 100, 60]
     for video, found in enumerate(linpro_label_maps(videos, lengths, 4)):
         assert found.solved["highs"] == (video == 1)
