@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import bench_chain, bench_evaluation, bench_labels, bench_memory, bench_start, common
+from . import bench_chain, bench_evaluation, bench_labels, bench_memory, bench_segments, bench_start, common
 
-MODULES = (bench_chain, bench_evaluation, bench_labels, bench_memory, bench_start)
+MODULES = (bench_chain, bench_evaluation, bench_labels, bench_segments, bench_memory, bench_start)
 BENCHMARKS = {module.NAME: module for module in MODULES}
 CLONES = {
     "rskp": "a clone of LeonHLJ/RSKP",

@@ -113,7 +113,9 @@ def fuse_segments(
     -----
     The softmax subtracts the largest weight, so no temperature overflows.  Medians count weights as equal within
     1e-12, and so does the global minimum of student_t.  With student_t, start and end are fitted apart; an end that
-    would fall before its start is set to it.  O(N M) for M clusters.  The conventions are in docs/conventions.md.
+    would fall before its start is set to it.  Clusters take O((N + P) log N) for P pairs of a pick and a row left that
+    overlap, and O(N) memory; small groups are a plain loop with the same bits.  The conventions are in
+    docs/conventions.md.
 
     References
     ----------
@@ -303,6 +305,8 @@ def weighted_segment_fusion(
     The package ``ensemble-boxes`` rounds running means to float32, clips to [0, 1] and drops segments without length;
     here they stay in float64, as they are, and segments without length form clusters of their own.  Members whose
     scores are all 0 are fused to the first of them.  Rows with equal weighted scores are visited in the order given.
+    O((N + P) log N) for P pairs of a row and a running mean that overlap when the row comes, as long as means stay near
+    the rows that opened them; O(N) memory.
     The conventions are in docs/conventions.md.
 
     References

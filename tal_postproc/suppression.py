@@ -185,7 +185,8 @@ def soft_nms(
     Notes
     -----
     In one group, best new score first is the order of picking, unless `decay_negative` raises scores.  mmaction2
-    returns ``top_k + 1`` rows; ask for ``max_detections=top_k + 1``.  O(N M) for M picks.  The conventions are in
+    returns ``top_k + 1`` rows; ask for ``max_detections=top_k + 1``.  O((N + P) log N) for P pairs of a pick and a row
+    left that overlap, and O(N) memory; small groups are a plain loop with the same bits.  The conventions are in
     docs/conventions.md.
 
     References
@@ -274,8 +275,8 @@ def segment_voting(
 
     Notes
     -----
-    O(M N).  Published code leaves a kept segment undefined (0 / 0) where nobody votes for it.  The conventions are in
-    docs/conventions.md.
+    O((M + N + P) log M) for P pairs of a kept segment and a voter that overlap.  Published code leaves a kept segment
+    undefined (0 / 0) where nobody votes for it.  The conventions are in docs/conventions.md.
 
     Examples
     --------

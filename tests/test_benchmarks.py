@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_chain, bench_evaluation, bench_labels, bench_memory, bench_start, common, contenders
+from benchmarks import (
+    bench_chain,
+    bench_evaluation,
+    bench_labels,
+    bench_memory,
+    bench_segments,
+    bench_start,
+    common,
+    contenders,
+)
 from tal_postproc import synthetic
 
 TESTS = Path(__file__).parent
@@ -103,7 +112,29 @@ def test_labels_are_compared_and_timed():
     assert 0 < change.median < 100
 
 
+def test_loops_over_segments_are_compared_and_timed():
+    report = bench_segments.run(**bench_segments.QUICK)
+    rows = {(row.job, row.who): row for row in report.rows}
+    for job, who in (
+        ("soft-NMS", "compacting loop"),
+        ("fusion", "compacting loop"),
+        ("voting", "plain loop"),
+        ("weighted fusion", "plain loop"),
+    ):
+        for size in ("n = 300", "all overlap, n = 200"):
+            assert rows[f"{job}, {size}", who].agreement.endswith(("equal within 1e-12", "equal within 1e-06"))
+            assert rows[f"{job}, {size}", "ours"].ratio == 1
+    assert "ensemble-boxes" in report.skipped or ("weighted fusion, five models, n = 100", "ensemble-boxes") in rows
+
+
 # ------------------------------------------------------------------------------------------------ comparisons can fail
+
+
+def test_a_wrong_loop_is_not_timed(monkeypatch):
+    monkeypatch.setattr(bench_segments, "_soft_loop", lambda segments, scores, sigma: (np.arange(100), scores))
+    monkeypatch.setattr(common, "time_together", lambda *_: pytest.fail("timed before it was compared"))
+    with pytest.raises(common.Disagreement, match="soft-NMS, n = 100: compacting loop: values differ by"):
+        bench_segments.run(**bench_segments.QUICK)
 
 
 def broken(name, change):

@@ -96,6 +96,18 @@ def test_nms_is_the_same_however_it_looks_for_suppressors(rng, scale, threshold)
                 assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("last_first", [False, True])
+def test_order_of_many_rows(ties, last_first, rng):
+    scores = rng.normal(size=3000).round(2) if ties else rng.permutation(3000) - 1500.0
+    rows = np.arange(3000)
+    for idxs in (None, np.zeros(3000, np.int64), rng.integers(0, 2, 3000)):
+        order, offsets = score_order(scores, idxs, last_first)
+        groups = np.zeros(3000) if idxs is None else idxs
+        assert_array_equal(order, np.lexsort((-rows if last_first else rows, -scores, groups)))
+        assert_array_equal(offsets, [0, *np.cumsum(np.bincount(groups.astype(int)))])
+
+
 @given(segment_sets(groups=3), tiou_thresholds, st.booleans(), HOW)
 def test_cells_and_ends_equal_the_oracle(rows, threshold, inclusive, how):
     segments, scores, idxs = rows

@@ -24,6 +24,11 @@ def score_order(
             rows = np.argsort(idxs, kind="stable")
             idxs = idxs[rows]
         offsets = group_offsets(idxs)
+    if len(offsets) == 2 and len(scores) > 1000:  # without ties any sort is right, and NumPy's fastest is not stable
+        order = np.argsort(-scores)
+        falling = scores[order]
+        if (falling[1:] < falling[:-1]).all():
+            return order, offsets
     return _sorted_rows(scores, rows, offsets, last_first), offsets
 
 

@@ -71,11 +71,12 @@ def running_clusters(
 
 
 def _by_start(segments: Any, order: Any, offsets: Any, leaf: int) -> Any:
-    """Positions in `order`, by start within every group if there is one of several leaves."""
-    places = np.arange(len(order))
+    """Positions in `order`, by start within every group if one has several leaves; equal starts in any order."""
     if len(order) <= 2 * leaf or (offsets[1:] - offsets[:-1]).max() <= 2 * leaf:
-        return places
-    return _sorted_rows(-segments[order, 0], places, offsets, False)
+        return np.arange(len(order))
+    if len(offsets) == 2:
+        return np.argsort(segments[order, 0])
+    return _sorted_rows(-segments[order, 0], np.arange(len(order)), offsets, False)
 
 
 @kernel

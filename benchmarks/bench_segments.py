@@ -1,0 +1,310 @@
+"""Soft-NMS, fusion, voting and weighted fusion against compiled plain loops and ensemble-boxes, and how they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tal_postproc import _checks, fuse_segments, nms, segment_voting, soft_nms, weighted_segment_fusion
+from tal_postproc._kernels import kernel
+
+from . import common
+from .common import Report, Row
+
+NAME = "segments"
+SIGMA, THRESHOLD, TEMPERATURE, VOTES = 0.5, 0.5, 0.1, 0.6
+GOALS = {("compacting loop", 10_000): 5.0, ("compacting loop", 100_000): 40.0, ("ensemble-boxes", 5_000): 100.0}
+QUICK: dict[str, Any] = {"sizes": (100, 300), "dense": 200, "boxes": (100,), "repeats": 3, "slow_repeats": 1}
+
+Call = Callable[[], Any]
+
+
+def make_rows(n: int, seed: int = 0, density: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
+    """Segments whose density does not grow with n: any moment lies in about ten of them; distinct scores."""
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, 10.0 * n / density, n)
+    return np.column_stack((start, start + 10.0 * rng.lognormal(-0.5, 1.0, n))), rng.permutation(n) / n + 0.5 / n
+
+
+def make_models(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """What weighted fusion is for: five models see the same n / 5 instances, each with jitter of its own."""
+    rng = np.random.default_rng(seed)
+    segments, scores = make_rows(n // 5, seed, density=2.0)
+    length = np.diff(segments, axis=1)
+    jitter = 0.1 * rng.standard_normal((5, *segments.shape)) * length
+    return np.sort((segments + jitter).reshape(-1, 2), axis=1), np.tile(scores, 5) * rng.uniform(
+        0.5, 1.0, len(scores) * 5
+    )
+
+
+def make_dense_rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Everything overlaps everything."""
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, 1, n)
+    return np.column_stack((start, start + rng.uniform(1, 20, n))), rng.permutation(n) / n + 0.5 / n
+
+
+# ----------------------------------------------------------------------------------------------------- compiled loops
+# As one writes them for all rows of one group, without leaving any comparison out.
+
+
+@kernel
+def _overlap(a, b, c, d):  # type: ignore[no-untyped-def]
+    shared = min(b, d) - max(a, c)
+    return shared / (d - c + (b - a) - shared) if shared > 0.0 else 0.0
+
+
+@kernel
+def _soft_loop(segments, scores, sigma):  # type: ignore[no-untyped-def]
+    """Pick the best, decay all others, put the last one into its place."""
+    n = len(scores)
+    row, start, end, score = np.arange(n), segments[:, 0].copy(), segments[:, 1].copy(), scores.copy()
+    keep, new_scores = np.empty(n, np.int64), np.empty(n)
+    best = 0
+    for j in range(1, n):
+        if score[j] > score[best]:
+            best = j
+    for count in range(n):
+        keep[count], new_scores[count], s, e = row[best], score[best], start[best], end[best]
+        last = n - 1 - count
+        row[best], start[best], end[best], score[best] = row[last], start[last], end[last], score[last]
+        best = 0
+        for j in range(last):
+            overlap = _overlap(s, e, start[j], end[j])
+            if overlap > 0.0:
+                score[j] *= np.exp(-overlap * overlap / sigma)
+            if score[j] > score[best] or (score[j] == score[best] and row[j] < row[best]):
+                best = j
+    return keep, new_scores
+
+
+@kernel
+def _fuse_loop(segments, scores, order, threshold, temperature):  # type: ignore[no-untyped-def]
+    """Take the best row left and all that overlap it, fuse them, keep the others in order."""
+    n = len(order)
+    row, start, end = order.copy(), segments[order, 0], segments[order, 1]
+    fused, members, left, count = np.empty((n, 3)), np.empty(n, np.int64), n, 0
+    while left > 0:
+        stay, size = 0, 0
+        s, e = start[0], end[0]
+        for j in range(left):
+            if j == 0 or _overlap(s, e, start[j], end[j]) > threshold:
+                members[size] = row[j]
+                size += 1
+            else:
+                row[stay], start[stay], end[stay] = row[j], start[j], end[j]
+                stay += 1
+        total = 0.0
+        fused[count] = 0.0
+        for i in range(size):
+            weight = np.exp((scores[members[i]] - scores[members[0]]) / temperature)
+            total += weight
+            fused[count, 0] += weight * segments[members[i], 0]
+            fused[count, 1] += weight * segments[members[i], 1]
+            fused[count, 2] += weight * scores[members[i]]
+        fused[count] /= total
+        left = stay
+        count += 1
+    return fused[:count]
+
+
+@kernel
+def _vote_loop(kept, segments, scores, threshold):  # type: ignore[no-untyped-def]
+    """Every kept segment looks at every row."""
+    voted = kept.copy()
+    for k in range(len(kept)):
+        total = start = end = 0.0
+        for j in range(len(segments)):
+            if _overlap(kept[k, 0], kept[k, 1], segments[j, 0], segments[j, 1]) >= threshold:
+                total += scores[j]
+                start += scores[j] * segments[j, 0]
+                end += scores[j] * segments[j, 1]
+        if total > 0.0:
+            voted[k, 0], voted[k, 1] = start / total, end / total
+    return voted
+
+
+@kernel
+def _running_loop(segments, scores, order, threshold):  # type: ignore[no-untyped-def]
+    """Every row looks at every running mean."""
+    centre, mass, size, count = np.empty((len(order), 2)), np.empty(len(order)), np.zeros(len(order)), 0
+    for row in order:
+        best, best_overlap = count, threshold
+        for c in range(count):
+            overlap = _overlap(centre[c, 0], centre[c, 1], segments[row, 0], segments[row, 1])
+            if overlap > best_overlap:
+                best, best_overlap = c, overlap
+        if best == count:
+            centre[best], mass[best] = segments[row], 0.0
+            count += 1
+        mass[best] += scores[row]
+        size[best] += 1
+        centre[best] += scores[row] / mass[best] * (segments[row] - centre[best])
+    return np.column_stack((centre[:count], mass[:count] / size[:count]))
+
+
+# --------------------------------------------------------------------------------------------------------- contenders
+# A job makes, of rows and scores, calls that all return one array of the same numbers in any order of its rows.
+
+
+def _checked(segments: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The door that everybody comes through."""
+    segments = _checks.as_segments(segments)
+    return segments, _checks.as_values(scores, len(segments), "scores")
+
+
+def _soft(segments: np.ndarray, scores: np.ndarray) -> dict[str, Call]:
+    return {
+        "ours": lambda: np.column_stack(soft_nms(segments, scores, sigma=SIGMA)),
+        "compacting loop": lambda: np.column_stack(_soft_loop(*_checked(segments, scores), SIGMA)),
+    }
+
+
+def _fuse(segments: np.ndarray, scores: np.ndarray) -> dict[str, Call]:
+    def ours() -> np.ndarray:
+        fused = fuse_segments(segments, scores, tiou_threshold=THRESHOLD, temperature=TEMPERATURE)
+        return np.column_stack((fused.segments, fused.scores))
+
+    def loop() -> np.ndarray:
+        rows, values = _checked(segments, scores)
+        return _fuse_loop(rows, values, np.argsort(-values, kind="stable"), THRESHOLD, TEMPERATURE)  # type: ignore[no-any-return]
+
+    return {"ours": ours, "compacting loop": loop}
+
+
+def _vote(segments: np.ndarray, scores: np.ndarray) -> dict[str, Call]:
+    kept = segments[nms(segments, scores, tiou_threshold=THRESHOLD)]
+    return {
+        "ours": lambda: segment_voting(kept, segments, scores, tiou_threshold=VOTES),
+        "plain loop": lambda: _vote_loop(
+            _checks.as_segments(kept, "kept_segments"), *_checked(segments, scores), VOTES
+        ),
+    }
+
+
+def _weighted(segments: np.ndarray, scores: np.ndarray) -> dict[str, Call]:
+    def ours() -> np.ndarray:
+        fused = weighted_segment_fusion([segments], [scores], [np.zeros(len(scores), np.int64)])
+        return np.column_stack((fused.segments, fused.scores))
+
+    def loop() -> np.ndarray:
+        rows, values = _checked(segments, scores)
+        return _running_loop(rows, values, np.argsort(-values, kind="stable"), 0.55)  # type: ignore[no-any-return]
+
+    return {"ours": ours, "plain loop": loop}
+
+
+def _boxes(segments: np.ndarray, scores: np.ndarray, models: int) -> dict[str, Call]:
+    """Lists of equal length, one per model, in [0, 1], so that ensemble-boxes clips nothing."""
+    from ensemble_boxes import weighted_boxes_fusion_1d
+
+    rows = (segments - segments.min()) / (segments.max() - segments.min())
+    lists = [np.split(column, models) for column in (rows, scores, np.zeros(len(scores), np.int64))]
+
+    def ours() -> np.ndarray:
+        fused = weighted_segment_fusion(*lists)
+        return np.column_stack((fused.segments, fused.scores))
+
+    return {"ours": ours, "ensemble-boxes": lambda: np.column_stack(weighted_boxes_fusion_1d(*lists)[:2])}
+
+
+def run(
+    *,
+    clones: Mapping[str, Path] | None = None,
+    sizes: Sequence[int] = (100, 1_000, 10_000, 100_000),
+    dense: int = 2_000,
+    boxes: Sequence[int] = (500, 5_000),
+    repeats: int = 31,
+    slow_repeats: int = 3,
+) -> Report:
+    report = Report(
+        NAME,
+        "Segments: soft-NMS, fusion, voting, weighted fusion",
+        {"sigma": SIGMA, "threshold": THRESHOLD, "temperature": TEMPERATURE, "voting threshold": VOTES},
+    )
+    medians: dict[str, list[float]] = {}
+    for name, job, tolerance in (
+        ("soft-NMS", _soft, 1e-12),
+        ("fusion", _fuse, 1e-6),
+        ("voting", _vote, 1e-6),
+        ("weighted fusion", _weighted, 1e-6),
+    ):
+        for n in sizes:
+            rows = _together(f"{name}, n = {n:,}", n, job(*make_rows(n)), tolerance, repeats, slow_repeats)
+            medians.setdefault(name, []).append(rows["ours"].median)
+            report.rows += rows.values()
+        rows = _together(
+            f"{name}, all overlap, n = {dense:,}", dense, job(*make_dense_rows(dense)), tolerance, repeats, repeats
+        )
+        report.rows += rows.values()
+    for n, (name, make, models) in product(
+        boxes, (("five models", make_models, 5), ("one list, not what it is for", make_rows, 1))
+    ):
+        try:
+            calls = _boxes(*make(n), models)
+        except ImportError:
+            report.skipped["ensemble-boxes"] = "not installed (pip install ensemble-boxes)"
+            break
+        who = f"weighted fusion, {name}, n = {n:,}"
+        report.rows += _together(who, n, calls, 1e-6, repeats, slow_repeats).values()
+    for name, values in medians.items():
+        growth = [log(b / a) / log(m / n) for n, m, a, b in _steps(sizes, values)]
+        report.notes.append(
+            f"Growth of ours, {name}: exponent {', '.join(f'{one:.2f}' for one in growth)} from each size to the next."
+        )
+    report.notes += [
+        "Ratio: median over the median of ours for the same rows, in this run. Whole Python calls; the loops are "
+        "compiled and get their rows through the same argument checks.",
+        "The compacting loops look at all rows that are left, the plain ones at all rows or means. The fusion loop "
+        "makes start, end and score only; ours also membership, sizes and spreads.",
+        "Any moment lies in about ten segments, however many there are. Five models: all see the same instances, each "
+        "with its boundaries moved by chance, by a tenth of the length.",
+    ]
+    return report
+
+
+def _steps(sizes: Sequence[int], values: Sequence[float]) -> Iterator[tuple[int, int, float, float]]:
+    return zip(sizes, sizes[1:], values, values[1:])
+
+
+def _together(
+    job: str, n: int, calls: dict[str, Call], tolerance: float, repeats: int, slow_repeats: int
+) -> dict[str, Row]:
+    """Contenders agree, then take turns; above 10,000 rows, and for ensemble-boxes, the others have fewer turns."""
+    results = {who: _sorted(call()) for who, call in calls.items()}
+    agreement = {
+        who: "" if who == "ours" else common.require_equal_values(results["ours"], rows, f"{job}: {who}", tolerance)
+        for who, rows in results.items()
+    }
+    slow = {who for who in calls if who == "ensemble-boxes" or (who != "ours" and n > 10_000)}
+    seconds = common.time_together(calls, {who: slow_repeats if who in slow else repeats for who in calls})
+    rows = {}
+    for who, values in seconds.items():
+        goal = None if "all overlap" in job or "one list" in job else GOALS.get((who, n))
+        times = common.ratio(values, seconds["ours"])
+        rows[who] = Row(
+            job,
+            who,
+            values,
+            ratio=times,
+            goal="" if goal is None else f"at least {goal:g} times",
+            reached=None if goal is None else times >= goal,
+            agreement=agreement[who],
+        )
+    return rows
+
+
+def _sorted(rows: np.ndarray) -> np.ndarray:
+    """Rows by their first column, the row or the start, so that the order that contenders give them does not matter."""
+    return rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+if __name__ == "__main__":
+    from .__main__ import main
+
+    main([NAME])
