@@ -388,6 +388,12 @@ def test_an_isolated_instance(layout, selection, solver):
     assert_allclose(linpro_labels([[10, 18]], [0.0], 40, **options).labels, 0)
 
 
+def test_windows_that_touch_are_components_of_their_own():
+    found = linpro_labels([[4, 8], [10, 14]], [0.5, 0.3], 20)  # [3, 9) and [9, 15)
+    assert found.solved == {"closed_form": 2, "simplex": 0, "highs": 0}
+    assert linpro_labels([[4, 8], [9, 13]], [0.5, 0.3], 20).solved == {"closed_form": 0, "simplex": 1, "highs": 0}
+
+
 def test_labels_have_the_contrast_that_was_asked_for():
     """Whole margins away from the ends: the package's own contrast of the labels gives the scores back."""
     feasible = 0
