@@ -194,7 +194,7 @@ def fuse_groups(
     degenerate = np.zeros(len(sizes), np.bool_)
 
     columns = np.empty((3, len(members)))  # start, end and score of every member
-    columns[:2] = segments[members].T
+    columns[0], columns[1] = segments[members, 0], segments[members, 1]
     columns[2] = scores[members]
     centres, std = _centres.weighted_moments(columns, bounds, shares)
     if signed_denominator:

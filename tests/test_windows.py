@@ -185,7 +185,7 @@ def test_a_segment_visits_only_leaves_near_it():
     end = start + 3.0
     end[0] = n  # a long row keeps its own leaf in every window, and no other
     leaves, width = windows._leaves(n, leaf)
-    hulls = windows._grow(np.array([0, n]), leaf)
+    hulls = np.empty((2 * leaves, 2))
     windows._plant(hulls, leaves, width, start, end, 0, n)
     for row in (1, 1000, 2047, 2048, 4095):
         visited, node = [], 0

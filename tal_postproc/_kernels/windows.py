@@ -5,7 +5,8 @@ is below each node, its smallest start and largest end; the children of node i a
 that overlap a segment are in leaves whose hulls do, and every row of such a leaf is looked at with the arithmetic of a
 plain loop, so no result depends on the leaves.  A small group is one leaf, and that is the plain loop.
 
-Groups are CSR ranges as in `segments`."""
+Groups are CSR ranges as in `segments`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def soft_nms_groups(segments: Any, scores: Any, order: Any, offsets: Any, *optio
     length_offset, area_eps.  `threshold` is where LINEAR starts to decay; GATED and IMPROVED start at
     ``threshold + slope * length`` of the pick.
     """
-    return _soft_nms(segments, scores, order, _by_start(segments, order, offsets, leaf), offsets, *options, leaf)
+    layout = _lay_out(segments, order, offsets, leaf)
+    return _soft_nms(segments, scores, order, *layout, offsets, *options, leaf)
 
 
 def vote_groups(
@@ -48,8 +50,8 @@ def vote_groups(
     `kept_order` and `kept_offsets` cut the kept segments into the groups of `offsets`.  `options` are threshold,
     times_overlap, candidate, length_offset, area_eps.
     """
-    places = _by_start(kept, kept_order, kept_offsets, leaf)
-    return _vote(kept, kept_order, places, kept_offsets, segments, scores, order, offsets, *options, leaf)
+    layout = _lay_out(kept, kept_order, kept_offsets, leaf)
+    return _vote(kept, kept_order, *layout, kept_offsets, segments, scores, order, offsets, *options, leaf)
 
 
 def cluster_groups(segments: Any, order: Any, offsets: Any, *options: Any, leaf: int = LEAF) -> Any:
@@ -57,7 +59,7 @@ def cluster_groups(segments: Any, order: Any, offsets: Any, *options: Any, leaf:
 
     `options` are threshold, inclusive, candidate, length_offset, area_eps.
     """
-    return _clusters(segments, order, _by_start(segments, order, offsets, leaf), offsets, *options, leaf)
+    return _clusters(segments, order, *_lay_out(segments, order, offsets, leaf), offsets, *options, leaf)
 
 
 def running_clusters(
@@ -67,16 +69,20 @@ def running_clusters(
 
     Returns the cluster of every row of `order`, in that order, and the running means.
     """
-    return _running(segments, scores, order, _by_start(segments, order, offsets, leaf), offsets, threshold, leaf)
+    return _running(segments, scores, order, *_lay_out(segments, order, offsets, leaf), offsets, threshold, leaf)
 
 
-def _by_start(segments: Any, order: Any, offsets: Any, leaf: int) -> Any:
-    """Positions in `order`, by start within every group if one has several leaves; equal starts in any order."""
-    if len(order) <= 2 * leaf or (offsets[1:] - offsets[:-1]).max() <= 2 * leaf:
-        return np.arange(len(order))
-    if len(offsets) == 2:
-        return np.argsort(segments[order, 0])
-    return _sorted_rows(-segments[order, 0], np.arange(len(order)), offsets, False)
+def _lay_out(segments: Any, order: Any, offsets: Any, leaf: int) -> Any:
+    """Positions in `order`, by start within every group if one has several leaves, and room for its hulls."""
+    largest = len(order) if len(order) <= 2 * leaf else (offsets[1:] - offsets[:-1]).max()
+    leaves, _ = _leaves(largest, leaf)
+    if leaves == 1:
+        places = np.arange(len(order))
+    elif len(offsets) == 2:  # equal starts in any order
+        places = np.argsort(segments[order, 0])
+    else:
+        places = _sorted_rows(-segments[order, 0], np.arange(len(order)), offsets, False)
+    return places, np.empty((2 * leaves, 2))
 
 
 @kernel
@@ -88,17 +94,6 @@ def _leaves(size, leaf):
     while leaves * leaf < size:
         leaves *= 2
     return leaves, leaf
-
-
-@kernel
-def _grow(offsets, leaf):
-    """Room for the hulls of the largest group."""
-    largest = 1
-    for group in range(len(offsets) - 1):
-        leaves, _ = _leaves(offsets[group + 1] - offsets[group], leaf)
-        if leaves > largest:
-            largest = leaves
-    return np.empty((2 * largest, 2))
 
 
 @kernel
@@ -161,6 +156,7 @@ def _soft_nms(
     scores,
     order,
     places,
+    hulls,
     offsets,
     method,
     sigma,
@@ -181,7 +177,6 @@ def _soft_nms(
     for j in range(n):
         row[j] = order[places[j]]
         start[j], end[j], score[j] = segments[row[j], 0], segments[row[j], 1], scores[row[j]]
-    hulls = _grow(offsets, leaf)
     top, stops = np.empty(len(hulls), np.int64), np.empty(len(hulls), np.int64)  # best row below; end of a leaf's rows
     keep, new_scores = np.empty(n, np.int64), np.empty(n)
     kept_offsets = np.zeros(len(offsets), np.int64)
@@ -259,6 +254,7 @@ def _vote(
     kept,
     kept_order,
     places,
+    hulls,
     kept_offsets,
     segments,
     scores,
@@ -275,7 +271,6 @@ def _vote(
     start, end = np.empty(n), np.empty(n)
     for k in range(n):
         start[k], end[k] = kept[kept_order[places[k]], 0], kept[kept_order[places[k]], 1]
-    hulls = _grow(kept_offsets, leaf)
     sums = np.zeros((n, 3))  # weight, shift of the start, shift of the end
     for group in range(len(offsets) - 1):
         first, stop = kept_offsets[group], kept_offsets[group + 1]
@@ -308,15 +303,14 @@ def _vote(
 
 
 @kernel
-def _clusters(segments, order, places, offsets, threshold, inclusive, candidate, length_offset, area_eps, leaf):
+def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, candidate, length_offset, area_eps, leaf):
     n = len(order)
-    place = places.copy()
+    place, cluster = places.copy(), np.empty(n, np.int64)  # the cluster of every position in `order`
     start, end = np.empty(n), np.empty(n)
     for j in range(n):
+        cluster[j] = -1
         start[j], end[j] = segments[order[place[j]], 0], segments[order[place[j]], 1]
-    hulls = _grow(offsets, leaf)
     stops = np.empty(len(hulls), np.int64)  # end of a leaf's rows
-    cluster = np.full(n, -1, np.int64)  # of every position in `order`
     bounds = np.zeros(n + 1, np.int64)
     group_bounds = np.zeros(len(offsets), np.int64)
     clusters = 0
@@ -344,7 +338,7 @@ def _clusters(segments, order, places, offsets, threshold, inclusive, candidate,
                 begin = left = first + (node - leaves) * width
                 low, high = np.inf, -np.inf
                 for j in range(begin, stops[node]):
-                    if cluster[place[j]] >= 0:  # the head
+                    if place[j] == head:  # one without length stays, and overlaps nobody
                         continue
                     overlap = _overlap(head_start, head_end, start[j], end[j], candidate, length_offset, area_eps)
                     if overlap > threshold or (inclusive and overlap == threshold):
@@ -372,12 +366,11 @@ def _clusters(segments, order, places, offsets, threshold, inclusive, candidate,
 
 
 @kernel
-def _running(segments, scores, order, places, offsets, threshold, leaf):
+def _running(segments, scores, order, places, hulls, offsets, threshold, leaf):
     n = len(order)
     slot = np.empty(n, np.int64)
     for i in range(n):
         slot[places[i]] = i
-    hulls = _grow(offsets, leaf)
     stops = np.empty(len(hulls), np.int64)  # end of a leaf's clusters
     held, home = np.empty(n, np.int64), np.empty(n, np.int64)  # clusters by leaf, and the leaf of each: its first row's
     assignment = np.empty(n, np.int64)
