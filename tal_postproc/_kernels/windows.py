@@ -184,8 +184,8 @@ def _soft_nms(
     for group in range(len(offsets) - 1):
         first, stop = offsets[group], offsets[group + 1]
         leaves, width = _leaves(stop - first, leaf)
-        _plant(hulls, leaves, width, start, end, first, stop)
         for node in range(2 * leaves - 1, 0, -1):
+            hulls[node, 0], hulls[node, 1] = -np.inf, np.inf  # until the first pick comes by
             if node < leaves:
                 top[node] = _better(score, row, top[2 * node], top[2 * node + 1])
                 continue
@@ -317,8 +317,8 @@ def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, can
     for group in range(len(offsets) - 1):
         first, stop = offsets[group], offsets[group + 1]
         leaves, width = _leaves(stop - first, leaf)
-        _plant(hulls, leaves, width, start, end, first, stop)
-        for node in range(leaves, 2 * leaves):
+        for node in range(2 * leaves):
+            hulls[node, 0], hulls[node, 1] = -np.inf, np.inf  # until the first head comes by
             stops[node] = min(first + (node - leaves + 1) * width, stop)
         for head in range(first, stop):
             if cluster[head] >= 0:
@@ -379,8 +379,8 @@ def _running(segments, scores, order, places, hulls, offsets, threshold, leaf):
     for group in range(len(offsets) - 1):
         first, stop = offsets[group], offsets[group + 1]
         leaves, width = _leaves(stop - first, leaf)
-        _plant(hulls, leaves, width, start, end, first, first)
-        for node in range(leaves, 2 * leaves):
+        for node in range(2 * leaves):
+            hulls[node, 0], hulls[node, 1] = np.inf, -np.inf
             stops[node] = first + (node - leaves) * width
         for position in range(first, stop):
             row = order[position]
