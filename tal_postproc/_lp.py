@@ -64,13 +64,13 @@ def _run(cost: Float, lower: Float, upper: Float, rhs: Float, start: Index, row:
 
     for threads in (1, 0):  # 0: as this thread's first solver, perhaps the caller's own, has set it
         highs = _solver(threads)
-        highs.passModel(
+        taken = highs.passModel(
             *(len(cost), len(rhs), len(value)),
             *(1, 1, 0.0),  # stored by columns; minimise; no offset
             *(cost, lower, upper, rhs, rhs, start, row, value),
             np.zeros(len(cost), np.int32),  # nothing is integral
         )
-        if highs.run() != highspy.HighsStatus.kError:
+        if highspy.HighsStatus.kError not in (taken, highs.run()):
             if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
                 return None
             solution = highs.getSolution()

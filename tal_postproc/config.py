@@ -496,7 +496,7 @@ class LinPro(Settings):
         self._choose("normalization", "mean", "sum")
         self._number("upper_bound", optional=True, above=0.0)
         self._number("margin_scale", at_least=0.0)
-        self._number("margin_power", at_least=0.0)
+        self._number("margin_power", at_least=0.0, at_most=10.0)
         self._choose("layout", "symmetric", "gaufuse")
         self._choose("nonpositive", "keep", "drop", "clip")
         self._choose("selection", "min_norm", "vertex")

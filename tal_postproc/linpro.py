@@ -20,6 +20,7 @@ __all__ = ["linpro_label_map", "linpro_label_maps", "linpro_labels"]
 
 _DENSE_ROWS = 192  # larger components go to HiGHS at once: from here on it is faster
 _BLOCK_ROWS = 60  # components are handed to HiGHS together up to about so many rows
+_FAR = 1e15  # snippets; no power of it that is allowed overflows
 _NOT_GIVEN = np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)  # no answer of HiGHS's to go on
 _SOLVERS = ("closed_form", "simplex", "highs")  # in the order of the kernels' codes
 _STATES = ("empty", "optimal", "relaxed", "uncertified")  # the worst component decides
@@ -67,7 +68,7 @@ def linpro_labels(
     segments : (N, 2) array_like of float
         Start and end in snippets; each must touch [0, T].
     scores : (N,) array_like of float
-        :math:`q_j`, any finite number.
+        :math:`q_j`, any numbers within +-1e150.
     num_snippets : int
         T >= 0.
     normalization : {"mean", "sum"}
@@ -76,9 +77,9 @@ def linpro_labels(
         :math:`g = q_j`.  "sum": 1 and -1 as in Eq. 5 and the published code; a lone instance gets
         :math:`q_j / \text{length}`.  An empty part contributes nothing.
     upper_bound : float or None, default 1
-        u > 0; None for no bound.
+        u > 0, at most 1e150; None for no bound.
     margin_scale, margin_power : float
-        Margins are ``margin_scale * length ** margin_power`` long on either side, both >= 0.
+        Margins are ``margin_scale * length ** margin_power`` long on either side; both >= 0, the power at most 10.
     layout : {"symmetric", "gaufuse"}
         Which snippets a region holds.  "symmetric": those whose middle it holds, and at least one inside.  "gaufuse":
         boundaries cut to whole numbers first, the right margin up to one snippet longer and never on the last
@@ -122,10 +123,11 @@ def linpro_labels(
     merged, and instances whose windows do not overlap are solved apart.  The cost does not depend on T.  A component
     of n instances takes some n pivots on a table of n rows and about 5 n columns.
 
-    The gap is that of a primal-dual bound in float64 on every component, of the violation and of the sum, relative to
-    1 + the sum; without `upper_bound` it is divided by 1 + the largest multiplier as well, because the sum then moves
-    by that much for a violation at the limit of float64.  Instances that come in another order get the same bytes.
-    The conventions are in docs/conventions.md.
+    The gap is that of a primal-dual bound in float64 on every component: of its violation, in units of its largest
+    score, and of its sum, relative to 1 + the sum in units of that score times the longest inside ("mean") or of that
+    score.  Where there is no `upper_bound`, or one far beyond all labels, the bound of the violation holds for labels
+    of a mass up to 1e3 such units.  "min_norm" is proven by its optimality conditions, to 1e-8 as well.  Instances that
+    come in another order get the same bytes.  The conventions are in docs/conventions.md.
 
     References
     ----------
@@ -298,6 +300,8 @@ def linpro_label_maps(
     lengths = _checks.as_integers(num_snippets, len(videos), "num_snippets", per="video")
     if (lengths < 0).any():
         raise ValueError(f"`num_snippets` must be at least 0, got {lengths.min()}")
+    if not isinstance(known_labels, (Iterable, type(None))):
+        raise TypeError(f"`known_labels` must have one entry per video, got {known_labels!r:.80}")
     known = [None] * len(videos) if known_labels is None else list(known_labels)
     if len(known) != len(videos):
         raise ValueError(f"`known_labels` must have {len(videos)} entries, one per video, got {len(known)}")
@@ -338,7 +342,7 @@ def _gather(
     bounds = _regions(instances, np.repeat(lengths, np.diff(offsets)), rule)
     if any(known is not None for known in known_labels):
         masks = [_checks.as_known_labels(known, count) for known in known_labels]
-        kept = np.array(masks).reshape(-1, count)[np.repeat(np.arange(len(videos)), np.diff(offsets)), labels]
+        kept = np.array(masks).reshape(len(videos), count)[np.repeat(np.arange(len(videos)), np.diff(offsets)), labels]
         bounds, scores, labels = bounds[kept], scores[kept], labels[kept]
         offsets = np.concatenate(([0], np.cumsum(kept)))[offsets]
     return _Rows(bounds, scores, labels, offsets, lengths, count)
@@ -355,12 +359,12 @@ def _regions(segments: Float, num_snippets: int | Int, rule: LinPro) -> Int:
     start, stop = covered(segments, num_snippets)
     if rule.layout == "gaufuse":  # int() of the boundaries, margins of what is left, and the last snippet is in none
         cut = np.trunc(segments)
-        margin = rule.margin_scale * (cut[:, 1] - cut[:, 0]) ** rule.margin_power
+        margin = rule.margin_scale * np.minimum(cut[:, 1] - cut[:, 0], _FAR) ** rule.margin_power
         start, stop = (np.clip(cut[:, side], 0, num_snippets).astype(np.int64) for side in range(2))
         left = np.maximum(np.trunc(cut[:, 0] - margin), 0)
         right = np.minimum(np.trunc(cut[:, 1] + margin + 1.0), np.asarray(num_snippets) - 1)
     else:
-        margin = rule.margin_scale * (segments[:, 1] - segments[:, 0]) ** rule.margin_power
+        margin = rule.margin_scale * np.minimum(segments[:, 1] - segments[:, 0], _FAR) ** rule.margin_power
         left = to_snippets(segments[:, 0] - margin, num_snippets)
         right = to_snippets(segments[:, 1] + margin, num_snippets)
     bounds = np.empty((len(segments), 4), np.int64)
@@ -409,10 +413,10 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
     if rule.infeasible == "raise" and not met.all():
         video, label = divmod(int(home[~met][0]), classes)
         missed = numbers[(home == home[~met][0]) & ~met, 0].sum()
+        fault = "cannot all be met by" if certified[~met][0] else "are not met by the"
         raise ValueError(
-            f"`scores` cannot all be met by labels within [0, {upper:g}]: those of class {label} of video "
-            f"{first_video + video} are missed by {missed:g} in all, at least "
-            f"({len(np.unique(home[~met]))} of {len(np.unique(home))} systems)"
+            f"`scores` {fault} labels within [0, {upper:g}]: those of class {label} of video {first_video + video} are "
+            f"missed by {missed:g} in all ({len(np.unique(home[~met]))} of {len(np.unique(home))} systems)"
         )
     shape = count, classes
     state, gap = np.zeros(count * classes, np.int64), np.zeros(count * classes)

@@ -815,3 +815,27 @@ def test_bad_arguments_of_maps_are_named():
         linpro_label_maps(video, [50], 2, num_threads=0)
     with pytest.raises((ValueError, TypeError), match="num_classes"):
         linpro_label_map(video, 50, -1)
+
+
+def test_multipliers_that_are_a_little_wrong(rng):
+    """The certified point is the one of least squares, or it is not certified."""
+    right = 0
+    for matrix, sizes, caps, rhs, weight in programs(range(150), 20):
+        x, first, second = kernels.lexicographic(matrix, caps, rhs, weight)
+        expected = kernels.finish(matrix, sizes, caps, rhs, weight, x, first, second, True)
+        assert expected[4]
+        for size in (1e-10, 2e-9, 1e-8):
+            one, two = size * rng.normal(size=(2, len(rhs)))
+            for pair in ((first + one, second), (first, second + two)):
+                found = kernels.finish(matrix, sizes, caps, rhs, weight, x, *pair, True)
+                assert not found[4] or np.abs(found[0] - expected[0]).max() < 1e-6
+                right += found[4]
+    assert right > 200
+
+
+def test_a_mass_that_is_far_away_is_seen():
+    """Two instances whose scores differ although their margins hardly do: labels of 1e8 times the scores meet them."""
+    segments = [[100004, 100014], [100003.99995, 100014.00005]]
+    for solver in ("auto", "highs"):
+        found = linpro_labels(segments, [0.3, 0.35], 200020, margin_scale=1e4, upper_bound=None, solver=solver)
+        assert found.status == "optimal"

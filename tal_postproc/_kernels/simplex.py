@@ -22,6 +22,7 @@ CLOSED_FORM, SIMPLEX, HIGHS, OPEN = range(4)  # who solved a component; OPEN: no
 FEASIBLE = 1e-9  # violation, in units of the largest score, below which a component counts as met
 ACCEPTED = 1e-8  # largest gap or breach of optimality conditions that is certified
 _ZERO = 1e-9  # of pivots, of the distance to a bound, and of reduced costs where they say what is optimal
+_NEAR = 1e-6  # a reduced cost between that and this may be a 0 that multipliers miss
 _ENTERS = 1e-11  # reduced cost, relative to the largest weight or multiplier, that is worth a pivot
 _NOTHING = 1e-13  # mass that is a rounding error
 _HAIR = 1e-11  # by which a basic variable may overstep its bound for the sake of a larger pivot
@@ -36,7 +37,7 @@ def find_components(group, bounds):
         if row == 0 or group[row] != group[row - 1] or bounds[row, 0] >= reach:
             offsets[count] = row
             count += 1
-            reach = bounds[row, 3]
+            reach = bounds[row, 0]
         reach = max(reach, bounds[row, 3])
     offsets[count] = len(group)
     return offsets[: count + 1]
@@ -301,8 +302,8 @@ def certify(matrix, caps, rhs, weight, x, first, second):
     The bounds hold for any multipliers.  With y = second + M first for a sufficient M, no label map of this violation
     has a sum below rhs.y - sum caps (A'y - 1)+, less M times the violation where there is one; likewise no residual is
     below rhs.z - sum caps (A'z)+ for z = first within the weights.  Where caps are far or none, the sum that was
-    reached takes their place, since no better map has a column beyond it; the gap of the sum is divided by 1 + the
-    largest multiplier then, and that of the violation holds per unit of mass.
+    reached takes their place, since no better map has a column beyond it, and the bound of the violation holds for maps
+    of a mass up to 1e3.  What rounding may take from large multipliers counts as a gap.
     """
     m, width = matrix.shape
     violation, total = 0.0, 0.0
@@ -348,20 +349,17 @@ def certify(matrix, caps, rhs, weight, x, first, second):
         else:
             outer_excess, excess = max(outer_excess, over), max(excess, beyond)
     if not capped:
-        least_violation -= outer_excess
+        least_violation -= 1e3 * outer_excess
         least_sum -= total * excess
     gap = violation
     if not met:
         gap = violation - least_violation
         least_sum -= heaviest * violation
-    scale = 1.0 + total
-    if not capped:
-        scale *= 1.0 + largest
-    return violation, abs(gap), total, abs(total - least_sum) / scale
+    return violation, abs(gap), total, (abs(total - least_sum) + 1e-15 * largest) / (1.0 + total)
 
 
 @kernel
-def _solve(matrix, target):
+def _cholesky(matrix, target):
     """Solution of a small symmetric positive definite system by Cholesky's method, in place."""
     n = len(target)
     for i in range(n):
@@ -389,7 +387,7 @@ def least_squares(matrix, sizes, caps, rhs, weight, x, first, second):
 
     The optimal face is where columns whose reduced cost is not zero stay at their bound.  On it, an active-set method:
     a basis of the rows, *free* variables besides it that Newton's step moves, the others at their bounds.  `x` is a
-    vertex, and the only point of its face if nothing there can be moved.
+    vertex.  Where a reduced cost is too near 0 to tell the face, nothing is moved and nothing proven.
     """
     m, width = matrix.shape
     heaviest, steepest, violation = 1.0, 1.0, 0.0
@@ -412,9 +410,14 @@ def least_squares(matrix, sizes, caps, rhs, weight, x, first, second):
             one -= matrix[j, k] * first[j]
             two -= matrix[j, k] * second[j]
             terms = max(terms, abs(matrix[j, k] * second[j]))
-        if abs(one) <= _ZERO * heaviest and abs(two) <= _ZERO + 1e-12 * terms and caps[k] > 0.0:
+        if caps[k] <= 0.0:
+            continue
+        size_one, size_two = abs(one) / heaviest, abs(two) - 1e-12 * terms
+        if size_one <= _ZERO and size_two <= _ZERO:
             variable[n] = k
             n += 1
+        elif (size_one <= _NEAR and size_two <= _NEAR) or min(x[k], caps[k] - x[k]) > _ZERO * min(1.0, caps[k]):
+            return x, np.inf
     columns = n
     if not met:
         for j in range(m):
@@ -452,8 +455,6 @@ def least_squares(matrix, sizes, caps, rhs, weight, x, first, second):
             z[c] = cap[c]
         else:
             interior[c] = True
-    if interior.all():
-        return x, 0.0
     for j in range(m):  # what the variables of the face have to add up to
         for c in range(columns):
             goal[j] += table[j, c] * x[variable[c]]
@@ -516,7 +517,7 @@ def least_squares(matrix, sizes, caps, rhs, weight, x, first, second):
             state[enter] = FREE
             free[count] = enter
             count += 1
-        matrix, step = np.empty((count, count)), np.empty(count)
+        hessian, step = np.empty((count, count)), np.empty(count)
         for a in range(count):
             step[a] = -slope[free[a]]
             for b in range(a + 1):
@@ -524,8 +525,8 @@ def least_squares(matrix, sizes, caps, rhs, weight, x, first, second):
                 for i in range(m):
                     if basic[i] >= 0:
                         total += curve[basic[i]] * table[i, free[a]] * table[i, free[b]]
-                matrix[a, b] = total
-        _solve(matrix, step)
+                hessian[a, b] = total
+        _cholesky(hessian, step)
         length, block, blocked_row = 1.0, -1, -1
         for a in range(count):
             c = free[a]
@@ -617,7 +618,8 @@ def finish(matrix, sizes, caps, rhs, weight, x, first, second, min_norm):
             x, violation, total, gap = moved, new_violation, new_total, max(first_gap, second_gap)
         else:  # it left the optimal face: multipliers too large to tell where that ends
             breach = np.inf
-    return x, violation, total, gap, gap <= ACCEPTED and breach <= ACCEPTED
+    unclear = violation > FEASIBLE >= violation - first_gap  # not met, but perhaps it can be
+    return x, violation, total, gap, gap <= ACCEPTED and breach <= ACCEPTED and not unclear
 
 
 @kernel
@@ -686,7 +688,7 @@ def solve_components(bounds, scores, offsets, mean, upper, min_norm, limit, colu
         solver[c] = HIGHS if given else SIMPLEX
         numbers[c, 0], numbers[c, 1], numbers[c, 2] = violation * largest, total * unit, gap
         for p in range(len(cuts) - 1):
-            if mass[column[p]] > _NOTHING:
+            if mass[column[p]] > _NOTHING * min(1.0, caps[column[p]]):
                 owner[filled], pieces[filled, 0], pieces[filled, 1] = c, cuts[p], cuts[p + 1]
                 levels[filled] = min(mass[column[p]] * unit / sizes[column[p]], upper)
                 filled += 1
