@@ -383,19 +383,20 @@ def _ensemble(
     count = len(centres)
     sizes = np.bincount(cluster, minlength=count)
     mass = np.bincount(cluster, weighted[order], minlength=count)
-    member_weight = np.bincount(cluster, omega[model[order]], minlength=count)
-    present = np.zeros((count, len(omega)), bool)
-    present[cluster, model[order]] = True
     if conf_type == "max":
         best = np.zeros(count)
         np.maximum.at(best, cluster, weighted[order])
         scores = best / omega.max(initial=0.0)
-    elif conf_type == "box_and_model_avg":
-        scores = mass / member_weight * (present @ omega) / omega.sum()
-    elif conf_type == "absent_model_aware_avg":
-        scores = mass / (member_weight + ~present @ omega)
-    else:
+    elif conf_type == "avg":
         scores = mass / sizes * (sizes if allows_overflow else np.minimum(sizes, len(omega))) / omega.sum()
+    else:
+        member_weight = np.bincount(cluster, omega[model[order]], minlength=count)
+        present = np.zeros((count, len(omega)), bool)
+        present[cluster, model[order]] = True
+        if conf_type == "box_and_model_avg":
+            scores = mass / member_weight * (present @ omega) / omega.sum()
+        else:
+            scores = mass / (member_weight + ~present @ omega)
     label = np.empty(count, np.int64)
     label[cluster] = labels[order]
     rank = np.argsort(-scores, kind="stable")

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from tal_postproc import fuse_segments, nms, segment_voting, soft_nms, weighted_segment_fusion
 from tal_postproc._kernels import windows
-from tal_postproc._kernels.segments import score_order
+from tal_postproc._kernels.segments import overlap_matrix, score_order
 
 from .oracles import segments as oracle
 from .strategies import segment_sets, tiou_thresholds
@@ -193,3 +193,26 @@ def test_a_segment_visits_only_leaves_near_it():
             visited.append(node - leaves)
         first, last = max(row - 2, 0) // leaf, min(row + 2, n - 1) // leaf
         assert visited == sorted({0, *range(first, last + 1)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_thresholds_are_met_to_the_last_bit(kind, rng):
+    """Thresholds that are overlaps of the rows: a cluster holds exactly what `overlap_matrix` puts above, or at, them."""
+    for candidate, length_offset, area_eps in MEASURES:
+        start, length = KINDS[kind](rng, 80)
+        segments = np.column_stack((start, start + length))
+        overlaps = overlap_matrix(segments, segments, candidate, length_offset, area_eps)
+        order, offsets = np.arange(80), np.array([0, 80])
+        for threshold in rng.choice(overlaps[overlaps > 0], 5) if (overlaps > 0).any() else ():
+            for inclusive in (False, True):
+                joins = overlaps >= threshold if inclusive else overlaps > threshold
+                left, expected = list(range(80)), []
+                while left:
+                    head = left[0]
+                    expected += [head, *(i for i in left[1:] if joins[head, i])]
+                    left = [i for i in left[1:] if not joins[head, i]]
+                for leaf in (2, 80):
+                    members, _, _ = windows.cluster_groups(
+                        segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, leaf=leaf
+                    )
+                    assert_array_equal(members, expected)

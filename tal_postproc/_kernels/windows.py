@@ -20,6 +20,8 @@ from .segments import _overlap, _sorted_rows
 LINEAR, GAUSSIAN, GATED, IMPROVED = range(4)
 
 _NONE: Any = np.int64(0)  # no leaf; a literal 0 would compile once more
+# Most rows of a leaf are too far away, which is told without a division; this leaves room for its rounding.
+_NEARLY = 0.999999
 LEAF = 32  # rows in a leaf; a group of up to twice as many is one leaf
 
 
@@ -313,7 +315,7 @@ def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, can
     stops = np.empty(len(hulls), np.int64)  # end of a leaf's rows
     bounds = np.zeros(n + 1, np.int64)
     group_bounds = np.zeros(len(offsets), np.int64)
-    clusters = 0
+    more, clusters = length_offset + area_eps, 0
     for group in range(len(offsets) - 1):
         first, stop = offsets[group], offsets[group + 1]
         leaves, width = _leaves(stop - first, leaf)
@@ -340,10 +342,15 @@ def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, can
                 for j in range(begin, stops[node]):
                     if place[j] == head:  # one without length stays, and overlaps nobody
                         continue
-                    overlap = _overlap(head_start, head_end, start[j], end[j], candidate, length_offset, area_eps)
-                    if overlap > threshold or (inclusive and overlap == threshold):
-                        cluster[place[j]] = clusters
-                        continue
+                    shared = min(head_end, end[j]) - max(head_start, start[j]) + length_offset
+                    whole = end[j] - start[j] + more
+                    if not candidate:
+                        whole += head_end - head_start + more - shared
+                    if shared >= _NEARLY * threshold * whole:
+                        overlap = _overlap(head_start, head_end, start[j], end[j], candidate, length_offset, area_eps)
+                        if overlap > threshold or (inclusive and overlap == threshold):
+                            cluster[place[j]] = clusters
+                            continue
                     place[left], start[left], end[left] = place[j], start[j], end[j]
                     low = start[j] if start[j] < low else low
                     high = end[j] if end[j] > high else high
@@ -385,6 +392,7 @@ def _running(segments, scores, order, places, hulls, offsets, threshold, leaf):
         for position in range(first, stop):
             row = order[position]
             row_start, row_end = segments[row, 0], segments[row, 1]
+            row_length = row_end - row_start
             best, best_overlap = -1, threshold
             node = _NONE
             while True:
@@ -393,6 +401,9 @@ def _running(segments, scores, order, places, hulls, offsets, threshold, leaf):
                     break
                 for j in range(first + (node - leaves) * width, stops[node]):
                     c = held[j]
+                    shared = min(end[c], row_end) - max(start[c], row_start)
+                    if shared < _NEARLY * best_overlap * (end[c] - start[c] + row_length - shared):
+                        continue
                     overlap = _overlap(start[c], end[c], row_start, row_end, False, 0.0, 0.0)
                     if overlap > best_overlap or (overlap == best_overlap and c < best):
                         best, best_overlap = c, overlap
