@@ -197,7 +197,7 @@ def test_a_segment_visits_only_leaves_near_it():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_thresholds_are_met_to_the_last_bit(kind, rng):
-    """Thresholds that are overlaps of the rows: a cluster holds exactly what `overlap_matrix` puts above, or at, them."""
+    """Thresholds that are overlaps of the rows: who joins is exactly who is above, or at, them in `overlap_matrix`."""
     for candidate, length_offset, area_eps in MEASURES:
         start, length = KINDS[kind](rng, 80)
         segments = np.column_stack((start, start + length))
