@@ -198,9 +198,9 @@ def _through_ends(segments, rest, candidate, length_offset, area_eps, keep, kept
         begins[k - first] = kept[k, 0]
     for i in range(len(rest)):
         begins[count - first + i] = segments[rest[i], 0]
-    rows, whole = np.arange(n), np.zeros(2, np.int64)
+    whole = np.zeros(2, np.int64)
     whole[1] = n
-    begins = begins[_sorted_rows(-begins, rows, whole, False)]
+    begins = begins[_sorted_rows(-begins, np.arange(n), whole, n < 0)]  # a literal False would compile it once more
     tree = np.full(n + 1, -1)
     entered = first
     i = 0
