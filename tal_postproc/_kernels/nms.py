@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import kernel
 from .segments import _overlap, _sorted_rows
 
-PLAIN = 64  # kept rows of a group up to which comparing with all of them is as fast
+PLAIN = 256  # kept rows of a group up to which comparing with all of them costs little, and compiling nothing more
 _LOWEST = -1100  # octaves of float64 lie above it
 _OCTAVES = 2200
 _RESOLVED = 2.0**40  # extent over length, up to which cells are told apart
@@ -55,7 +55,7 @@ def _all_pairs(segments, order, offsets, threshold, inclusive, candidate, length
     """What `nms_groups` returns, and True; or False as soon as a group keeps more than `plain` rows."""
     keep, kept = np.empty(len(order), np.int64), np.empty((len(order), 2))
     kept_offsets = np.zeros(len(offsets), np.int64)
-    count = 0
+    count = np.int64(0)  # not a literal: what is called would be compiled for it, too
     for group in range(len(offsets) - 1):
         first = count
         for position in range(offsets[group], offsets[group + 1]):
@@ -76,7 +76,7 @@ def _hashed(segments, order, offsets, threshold, inclusive, candidate, length_of
     """What `nms_groups` returns, for groups of any size."""
     keep, kept = np.empty(len(order), np.int64), np.empty((len(order), 2))
     kept_offsets = np.zeros(len(offsets), np.int64)
-    count = 0
+    count = np.int64(0)
     for group in range(len(offsets) - 1):
         first, position = count, offsets[group]
         while position < offsets[group + 1] and count - first < plain:
