@@ -10,6 +10,7 @@ Both give exactly what comparing with every kept row gives: they only leave out 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def _hashed(segments, order, offsets, threshold, inclusive, candidate, length_of
 @kernel
 def _octave(length):
     """The power of two at or below a positive length, counted from the lowest there is."""
-    return min(max(int(np.floor(np.log2(length))) - _LOWEST, 0), _OCTAVES - 1)
+    return min(max(math.frexp(length)[1] - 1 - _LOWEST, 0), _OCTAVES - 1)
 
 
 @kernel
@@ -120,12 +121,13 @@ def _through_grid(segments, rest, threshold, inclusive, candidate, length_offset
         origin, far = min(origin, segments[row, 0]), max(far, segments[row, 1])
     smallest = (far - origin + length_offset) / _RESOLVED  # shorter rows are kept in one list of their own
     size = 64
-    while size < 2 * (count - first + len(rest)):
+    while size < count - first + len(rest):
         size *= 2
     mask = size - 1
-    head, behind = np.full(size, -1, np.int32), np.full(count - first + len(rest), -1, np.int32)
+    head = np.full(size, -1, np.int32)  # of the list of kept rows in every bucket, counted from `first`
+    behind = np.empty(count - first + len(rest), np.int32)
     tiny = -1
-    present = np.zeros(_OCTAVES, np.int64)
+    present, width = np.zeros(_OCTAVES, np.bool_), np.empty(_OCTAVES)
     lowest, highest = _OCTAVES, -1
     slack = 1.0 - 1e-9  # a little wider than needed, for rounding
     entered = first
@@ -135,14 +137,13 @@ def _through_grid(segments, rest, threshold, inclusive, candidate, length_offset
             length = kept[entered, 1] - kept[entered, 0] + length_offset
             if length > smallest:
                 octave = _octave(length)
-                bucket = _bucket(octave, np.floor((kept[entered, 0] - origin) / 2.0 ** (octave + _LOWEST)), mask)
-                behind[entered - first] = head[bucket]
-                head[bucket] = entered
-                present[octave] += 1
-                lowest, highest = min(lowest, octave), max(highest, octave)
+                if not present[octave]:
+                    present[octave], width[octave] = True, 2.0 ** (octave + _LOWEST)
+                    lowest, highest = min(lowest, octave), max(highest, octave)
+                bucket = _bucket(octave, np.floor((kept[entered, 0] - origin) / width[octave]), mask)
+                behind[entered - first], head[bucket] = head[bucket], entered - first
             elif length > 0.0:
-                behind[entered - first] = tiny
-                tiny = entered
+                behind[entered - first], tiny = tiny, entered - first
             entered += 1
         if i == len(rest):
             return count
@@ -157,30 +158,35 @@ def _through_grid(segments, rest, threshold, inclusive, candidate, length_offset
                 low = max(low, _octave(length * threshold * slack))
                 if not candidate:
                     high = min(high, _octave(length / (threshold * slack)))
-            for octave in range(low, high + 1):
-                if present[octave] == 0:
+            own = min(max(_octave(length), low), high)
+            for turn in range(high - low + 1):  # its own octave first, then longer ones, then shorter ones
+                octave = own + turn if own + turn <= high else high - turn
+                if not present[octave]:
                     continue
-                width = 2.0 ** (octave + _LOWEST)
-                need = threshold * slack * (length if candidate else max(length, width))
-                begin = np.floor((s - origin - length_offset + need - 2.0 * width) / width - 1e-3)
-                stop = np.floor((e - origin + length_offset - need) / width + 1e-3)
-                cell = max(begin, 0.0)
+                cell_width = width[octave]
+                need = threshold * slack * (length if candidate else max(length, cell_width))
+                cell = np.floor((s - origin - length_offset + need) / cell_width - 2.001)
+                stop = np.floor((e - origin + length_offset - need) / cell_width + 0.001)
+                cell = max(cell, 0.0)
                 while cell <= stop and not suppressed:
                     k = head[_bucket(octave, cell, mask)]
                     while k >= 0:
-                        overlap = _overlap(kept[k, 0], kept[k, 1], s, e, candidate, length_offset, area_eps)
-                        if overlap > threshold or (inclusive and overlap == threshold):
-                            suppressed = True
-                            break
-                        k = behind[k - first]
+                        start, end = kept[first + k, 0], kept[first + k, 1]
+                        if min(end, e) - max(start, s) + length_offset >= need:
+                            overlap = _overlap(start, end, s, e, candidate, length_offset, area_eps)
+                            if overlap > threshold or (inclusive and overlap == threshold):
+                                suppressed = True
+                                break
+                        k = behind[k]
                     cell += 1.0
                 if suppressed:
                     break
             k = tiny
             while k >= 0 and not suppressed:
-                overlap = _overlap(kept[k, 0], kept[k, 1], s, e, candidate, length_offset, area_eps)
+                start, end = kept[first + k, 0], kept[first + k, 1]
+                overlap = _overlap(start, end, s, e, candidate, length_offset, area_eps)
                 suppressed = overlap > threshold or (inclusive and overlap == threshold)
-                k = behind[k - first]
+                k = behind[k]
         if not suppressed:
             keep[count], kept[count, 0], kept[count, 1] = row, s, e
             count += 1
