@@ -281,9 +281,9 @@ def tri_state_label_map(
         middle, reach = rows.segments[:, side], distance * std[chosen]
         bands.append((to_snippets(middle - reach, shape[0]), to_snippets(middle + reach, shape[0])))
     (left, left_stop), (right, right_stop) = bands
-    # what the bands leave of the instance; one that holds no middle takes nothing
-    core = np.where(left < left_stop, np.maximum(start, left_stop), start)
-    core_stop = np.where(right < right_stop, np.minimum(stop, right), stop)
+    # what the bands leave of the instance; a band beside the one snippet of a short instance takes nothing
+    core = np.where((left <= start) & (start < left_stop), left_stop, start)
+    core_stop = np.where((right < stop) & (stop <= right_stop), right, stop)
     core_stop = np.where(rows.scores < least, core, np.maximum(core, core_stop))
     rank = paint_largest(
         np.concatenate((start, left, right, core)),

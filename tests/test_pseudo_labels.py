@@ -456,3 +456,9 @@ def test_bad_quality(labels, truth, error, message):
 def test_bad_threshold():
     with pytest.raises(ValueError, match="`threshold` must be finite"):
         pseudo_label_quality(np.zeros((2, 1)), Segments.empty(), threshold=np.nan)
+
+
+def test_a_band_beside_a_short_instance_takes_nothing_of_it():
+    """[1, 1] covers snippet 1, and the band of its end, [0.5, 1.5), snippet 0."""
+    short = Segments([[1, 1]], columns={"start_std": np.zeros(1), "end_std": np.array([0.5])})
+    assert tri_state_label_map(short, 3, 1)[:, 0].tolist() == [-1, 1, 0]
