@@ -116,13 +116,16 @@ def test_loops_over_segments_are_compared_and_timed():
     report = bench_segments.run(**bench_segments.QUICK)
     rows = {(row.job, row.who): row for row in report.rows}
     for job, who in (
+        ("NMS", "dead-mask loop"),
+        ("NMS", "kept-list loop"),
+        ("NMS, threshold 0", "kept-list loop"),
         ("soft-NMS", "compacting loop"),
         ("fusion", "compacting loop"),
         ("voting", "plain loop"),
         ("weighted fusion", "plain loop"),
     ):
         for size in ("n = 300", "all overlap, n = 200"):
-            assert rows[f"{job}, {size}", who].agreement.endswith(("equal within 1e-12", "equal within 1e-06"))
+            assert rows[f"{job}, {size}", who].agreement.endswith(("within 0", "within 1e-12", "within 1e-06"))
             assert rows[f"{job}, {size}", "ours"].ratio == 1
     assert "ensemble-boxes" in report.skipped or ("weighted fusion, five models, n = 100", "ensemble-boxes") in rows
 
@@ -131,9 +134,9 @@ def test_loops_over_segments_are_compared_and_timed():
 
 
 def test_a_wrong_loop_is_not_timed(monkeypatch):
-    monkeypatch.setattr(bench_segments, "_soft_loop", lambda segments, scores, sigma: (np.arange(100), scores))
+    monkeypatch.setattr(bench_segments, "_kept_list_loop", lambda segments, order, threshold: order)
     monkeypatch.setattr(common, "time_together", lambda *_: pytest.fail("timed before it was compared"))
-    with pytest.raises(common.Disagreement, match="soft-NMS, n = 100: compacting loop: values differ by"):
+    with pytest.raises(common.Disagreement, match="NMS, n = 100: kept-list loop"):
         bench_segments.run(**bench_segments.QUICK)
 
 

@@ -631,10 +631,12 @@ def test_long_videos_are_read_ahead_by_size():
 def test_closing_a_stream_ends_its_threads(rng):
     import threading
 
+    before = set(threading.enumerate())
     results = PostProcessor.from_preset("rskp").process(many_videos(rng, 200), num_threads=2)
     next(results)
+    assert set(threading.enumerate()) > before
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tal_postproc")]
+    assert set(threading.enumerate()) <= before
 
 
 def test_what_is_no_video_is_refused():
