@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -32,12 +32,21 @@ def default_threads() -> int:
 
 def ordered_map(
     function: Callable[[list[A]], list[B]], items: Iterable[A], num_threads: int | None, weigh: Callable[[A], int]
-) -> Iterator[B]:
+) -> Generator[B, None, None]:
     """The results of `function`, which takes a list of items, in order; two tasks per thread are in memory."""
     threads = default_threads() if num_threads is None else _checks.as_count(num_threads, "num_threads", at_least=1)
     tasks = _tasks(items, weigh)
-    parts = map(function, tasks) if threads == 1 else _over_threads(function, tasks, threads)
-    return (result for part in parts for result in part)
+    return _flat(map(function, tasks) if threads == 1 else _over_threads(function, tasks, threads))
+
+
+def _flat(parts: Iterator[list[B]]) -> Generator[B, None, None]:
+    """The results of all parts.  The threads end with it, also when a traceback keeps its frame alive."""
+    try:
+        for part in parts:
+            yield from part
+    finally:
+        if isinstance(parts, Generator):
+            parts.close()
 
 
 def _tasks(items: Iterable[A], weigh: Callable[[A], int]) -> Iterator[list[A]]:

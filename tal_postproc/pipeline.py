@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
 
@@ -121,7 +122,7 @@ class PostProcessor:
         if isinstance(videos, Video) or not isinstance(videos, Iterable):
             raise TypeError(f"`videos` must be an iterable of Video, got {type(videos).__name__}")
         parts = _threads.ordered_map(self._detect_each, videos, num_threads, _weight)
-        results = (_result(part) for part in parts)
+        results = _results(parts)
         if not progress:
             return results
         from tqdm import tqdm
@@ -231,10 +232,13 @@ def _weight(video: Video) -> int:
     return sum(array.nbytes for array in video.maps.values()) if isinstance(video, Video) else 0
 
 
-def _result(found: Segments | Exception) -> Segments:
-    if isinstance(found, Exception):
-        raise found
-    return found
+def _results(parts: Generator[Segments | Exception, None, None]) -> Iterator[Segments]:
+    """What was found, up to the first error; it ends the work of the threads, too."""
+    with closing(parts):
+        for found in parts:
+            if isinstance(found, Exception):
+                raise found
+            yield found
 
 
 def _kind(video: Video) -> tuple[Any, ...] | None:

@@ -634,9 +634,21 @@ def test_closing_a_stream_ends_its_threads(rng):
     before = set(threading.enumerate())
     results = PostProcessor.from_preset("rskp").process(many_videos(rng, 200), num_threads=2)
     next(results)
-    assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) - before
     results.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_an_error_ends_the_threads_at_once(rng):
+    """Even while somebody holds its traceback."""
+    import threading
+
+    before = set(threading.enumerate())
+    videos = [*many_videos(rng, 100), Video("broken", {"cas": np.full((5, 4), np.nan)}, {"video": np.ones(4)})]
+    with pytest.raises(ValueError, match="broken") as error:
+        list(PostProcessor.from_preset("rskp").process([*videos, *many_videos(rng, 300)], num_threads=2))
+    assert set(threading.enumerate()) <= before
+    assert error.tb is not None
 
 
 def test_what_is_no_video_is_refused():
