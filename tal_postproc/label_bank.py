@@ -44,6 +44,8 @@ class _Instances(NamedTuple):
 
 
 class Entry(NamedTuple):
+    """What the bank knows of one video."""
+
     shape: tuple[int, int]  # T, K
     current: _Runs
     previous: _Runs | None = None

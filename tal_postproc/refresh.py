@@ -432,6 +432,7 @@ class LabelRefresher:
                     yield part
                     part, last = {}, time.monotonic()
         finally:  # also what was finished before an error
+            made.close()
             if self._folder is not None and part:
                 self._folder.write_part(epoch, part)
         yield part

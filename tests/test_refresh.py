@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -1006,3 +1007,14 @@ def test_reports_are_plain_values():
     assert isinstance(report, RefreshReport)
     assert replace(report, seconds=9.0) == report
     assert replace(report, num_relaxed=999) != report
+
+
+def test_an_error_ends_the_threads_at_once():
+    """Even while somebody holds its traceback."""
+    before = set(threading.enumerate())
+    videos = tcams(0)
+    bad = Video(videos[-1].id, {"cas": np.full((5, CLASSES), np.nan)}, videos[-1].scores)
+    with pytest.raises(ValueError, match=bad.id) as error:
+        make(num_threads=2).refresh(2, [bad, *videos[:-1]])
+    assert set(threading.enumerate()) <= before
+    assert error.tb is not None

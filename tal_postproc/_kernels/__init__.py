@@ -12,6 +12,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     """Compile without the GIL, and keep the result on disk where numba finds a folder that it may write to.
 
     Divisions are IEEE: kernels look at a denominator themselves, and compile faster without a check of each.
+
+    What is on disk goes by the kernel's own file: after a change in `segments`, which others call, empty the cache.
     """
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
