@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from ._kernels import segments as _kernels
 from ._kernels.nms import nms_groups
 from ._kernels.windows import soft_nms_groups
 from ._signals import about
-from .config import Expand, Fuse, Keep, Nms, Overlap, Round, Seconds, SoftNms, Stage, Vote
+from .config import Expand, Fuse, Keep, Nms, Overlap, Pipeline, Round, Seconds, SoftNms, Stage, Vote
 from .proposals import segments_to_seconds
 from .types import Segments, Unit, Video
 
@@ -32,6 +32,7 @@ class Rows:
     columns: dict[str, NDArray[Any]]
     unit: Unit
     pool: Rows | None = None  # what entered the last suppression, for voting
+    count: Int | None = None  # equal rows that a row stands for; None: one
 
     def take(self, index: NDArray[Any]) -> Rows:
         """Some rows, in the order of `index`."""
@@ -45,6 +46,7 @@ class Rows:
             columns,
             self.unit,
             self.pool,
+            None if self.count is None else self.count[index],
         )
 
     def groups(self, per_class: bool) -> Int:
@@ -71,6 +73,26 @@ class Rows:
         return found
 
 
+def listing(pipeline: Pipeline) -> Literal[0, 1, -1]:
+    """How a run that several thresholds find may enter the stages: as often (0), once as the first or the last (-1).
+
+    Of equal rows NMS keeps one, and fusion has all in one cluster, which needs to know how many: less work, and the
+    same result.
+    """
+    stage = pipeline.stages[0] if pipeline.stages else None
+    if not isinstance(stage, (Nms, Fuse)) or any(isinstance(later, Vote) for later in pipeline.stages):
+        return 0
+    if isinstance(stage, Fuse) and stage.weights == "threshold":
+        return 0
+    for bank in pipeline.banks:
+        candidate, length_offset, area_eps = _measure(stage.overlap)
+        shortest = (bank.min_length + bank.extend_end) / bank.upsample + length_offset
+        whole = shortest + (1.0 if candidate else 2.0) * area_eps
+        if not shortest > (stage.threshold + 1e-9) * whole:  # equal ones would not suppress each other
+            return 0
+    return -1 if stage.ties == "last" else 1
+
+
 def apply(stage: Stage, rows: Rows, videos: Sequence[Video]) -> Rows:
     """The rows after one stage."""
     return _STAGES[type(stage)](stage, rows, videos)
@@ -88,7 +110,7 @@ def _ordered(rows: Rows, per_class: bool, ties: str = "first") -> tuple[Int, Int
 def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
     order, offsets = _ordered(rows, stage.per_class, stage.ties)
     keep, _ = nms_groups(rows.segments, order, offsets, stage.threshold, stage.inclusive, *_measure(stage.overlap))
-    return replace(rows.take(keep), pool=rows)
+    return replace(rows.take(keep), pool=rows, count=None)
 
 
 def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
@@ -132,6 +154,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
         dof=stage.dof,
         fit=stage.scale == "fit",
         signed_denominator=stage.signed_denominator,
+        counts=rows.count,
     )
     columns = {
         "pick": rows.segments[fused.picks],
@@ -141,7 +164,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
         "end_std": fused.end_std,
     }
     picks = rows.take(fused.picks)
-    return replace(picks, segments=fused.segments, scores=fused.scores, columns=columns, pool=rows)
+    return replace(picks, segments=fused.segments, scores=fused.scores, columns=columns, pool=rows, count=None)
 
 
 def _vote(stage: Vote, rows: Rows, videos: Sequence[Video]) -> Rows:

@@ -179,19 +179,22 @@ def fuse_groups(
     dof: float = 4.0,
     fit: bool = False,
     signed_denominator: bool = False,
+    counts: Int | None = None,
 ) -> tuple[FusedSegments, Int]:
     """`fuse_segments` on canonical arrays and CSR groups: clusters group after group, and the groups' offsets.
 
     `order` holds the rows of every group, best first; `overlap` is (threshold, inclusive, candidate, length_offset,
-    area_eps).
+    area_eps).  A row stands for `counts` equal ones, whose overlap must exceed the threshold.
     """
     members, bounds, group_bounds = windows.cluster_groups(segments, order, offsets, *overlap)
-    shares, effective_size = _centres.softmax_shares(weights, members, bounds, temperature)
-    sizes = bounds[1:] - bounds[:-1]
-    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    counts = np.ones(len(segments), np.int64) if counts is None else counts
+    shares, effective_size = _centres.softmax_shares(weights, counts, members, bounds, temperature)
+    rows = bounds[1:] - bounds[:-1]
+    sizes = np.add.reduceat(counts[members], bounds[:-1])
+    cluster = np.repeat(np.arange(len(rows)), rows)
     assignment = np.full(len(segments), -1)
     assignment[members] = cluster
-    degenerate = np.zeros(len(sizes), np.bool_)
+    degenerate = np.zeros(len(rows), np.bool_)
 
     columns = np.empty((3, len(members)))  # start, end and score of every member
     columns[0], columns[1] = segments[members, 0], segments[members, 1]

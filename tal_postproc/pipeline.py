@@ -45,6 +45,7 @@ class PostProcessor:
             raise TypeError(f"`pipeline` must be a config.Pipeline (see presets.get), got {type(pipeline).__name__}")
         self.pipeline = pipeline
         self._thresholds = [np.array(bank.thresholds) for bank in pipeline.banks]
+        self._listing = _stages.listing(pipeline)
         self._map_names = pipeline.map_names()
         self._main_map = next((name for name in self._map_names if name not in ("attention", "actionness")), "cas")
 
@@ -162,18 +163,18 @@ class PostProcessor:
         batch = Batch(videos, self.pipeline, self._map_names)
         found = [self._score_bank(number, bank, batch) for number, bank in enumerate(self.pipeline.banks)]
         if len(found) == 1:
-            row, segments, scores, inner, threshold, source = found[0]
+            row, segments, scores, inner, threshold, source, count = found[0]
         else:
             parts = [np.concatenate(part) for part in zip(*found)]
             order = np.argsort(parts[0], kind="stable")
-            row, segments, scores, inner, threshold, source = (part[order] for part in parts)
+            row, segments, scores, inner, threshold, source, count = (part[order] for part in parts)
         columns = {"inner": inner, "threshold": threshold, "bank": source}
-        return Rows(segments, batch.label[row], scores, batch.video[row], row, columns, "snippet")
+        return Rows(segments, batch.label[row], scores, batch.video[row], row, columns, "snippet", count=count)
 
     def _score_bank(self, number: int, bank: Bank, batch: Batch) -> tuple[NDArray[Any], ...]:
-        """Row, segment, score, inner score, threshold and number of the bank of every proposal."""
+        """Row, segment, score, inner score, threshold, number of the bank and count of every proposal."""
         if not batch.videos:
-            return tuple(np.empty((0, 2) if i == 1 else 0, np.int64 if i in (0, 5) else np.float64) for i in range(6))
+            return tuple(np.empty((0, 2) if i == 1 else 0, np.int64 if i in (0, 5, 6) else np.float64) for i in range(7))
         own = batch.signal(bank.signal, bank.upsample)
         runs = runs_above(
             own.columns,
@@ -183,6 +184,7 @@ class PostProcessor:
             positive=bank.positive,
             min_length=bank.min_length,
             skip_lone_first=bank.skip_lone_first,
+            once=0 if bank.score.zero_below else self._listing,  # zeros below its threshold: each has its own score
         )
         row = runs.row
         if len(own.row) > len(own.columns.offsets) - 1:  # a (T,) map: the same runs for every class of a video
@@ -215,7 +217,7 @@ class PostProcessor:
         segments[:, 1] = runs.stop + bank.extend_end
         if bank.upsample > 1:
             segments /= bank.upsample
-        return row, segments, scores, inner, runs.threshold, np.full(len(scores), number)
+        return row, segments, scores, inner, runs.threshold, np.full(len(scores), number), runs.count
 
 
 def _repeated(rising: Int, wanted: Int) -> tuple[Int, Int]:

@@ -49,6 +49,7 @@ class Runs(NamedTuple):
     threshold: Float
     start: Float
     stop: Float
+    count: Int  # equal runs, of several thresholds, that it stands for
 
 
 def normalized(columns: Columns, kind: str, clip: bool) -> Columns:
@@ -80,8 +81,12 @@ def runs_above(
     positive: bool,
     min_length: int,
     skip_lone_first: bool,
+    once: Literal[0, 1, -1] = 0,
 ) -> Runs:
-    """All runs above (M,) thresholds: by row, by threshold in the order given, by time."""
+    """All runs above (M,) thresholds: by row, by threshold in the order given, by time.
+
+    With `once`, a run that several thresholds find is listed once, where it stands first (1) or last (-1).
+    """
     values, offsets = columns
     levels = thresholds[None, :]
     if relative != "absolute" and len(values):
@@ -93,10 +98,10 @@ def runs_above(
             levels = high - (high - low) * thresholds
     slots = np.argsort(levels, axis=1, kind="stable")
     rising = np.take_along_axis(levels, slots, axis=1)
-    row, slot, start, stop = _kernels.find_runs(
-        values, offsets, rising, slots, inclusive, positive, min_length, skip_lone_first
+    row, slot, start, stop, count = _kernels.find_runs(
+        values, offsets, rising, slots, inclusive, positive, min_length, skip_lone_first, once
     )
-    return Runs(row, slot, levels[0 if len(levels) == 1 else row, slot], start, stop)
+    return Runs(row, slot, levels[0 if len(levels) == 1 else row, slot], start, stop, count)
 
 
 def contrast(
@@ -240,7 +245,7 @@ def extract_proposals(
 
     Notes
     -----
-    One sweep over the snippets finds the runs of all thresholds: O(T log M + runs) per class.
+    One sweep over the snippets finds the runs of all thresholds: O(T + runs) per class.
 
     Examples
     --------
@@ -396,7 +401,7 @@ def oic_scores(
     weight = _checks.as_number(video_weight, "video_weight")
     _, scores = contrast(
         full,
-        Runs(column, column, threshold, start, stop),
+        Runs(column, column, threshold, start, stop, np.ones_like(column)),
         inner=inner,
         margin_scale=_checks.as_number(margin_scale, "margin_scale", at_least=0.0),
         margin_power=_checks.as_number(margin_power, "margin_power", at_least=0.0),

@@ -14,8 +14,11 @@ _TIE = 1e-12
 
 
 @kernel
-def softmax_shares(weights, members, bounds, temperature):
-    """Softmax of ``weights / temperature`` within every cluster, in member order; and 1 / sum of squares."""
+def softmax_shares(weights, counts, members, bounds, temperature):
+    """Softmax of ``weights / temperature`` within every cluster, in member order; and 1 / sum of squares.
+
+    Row i stands for ``counts[i]`` equal members: its share is that of all of them.
+    """
     shares, effective_size = np.empty(len(members)), np.empty(len(bounds) - 1)
     for c in range(len(bounds) - 1):
         top = weights[members[bounds[c]]]
@@ -23,11 +26,11 @@ def softmax_shares(weights, members, bounds, temperature):
             top = max(top, weights[members[j]])
         total = squares = 0.0
         for j in range(bounds[c], bounds[c + 1]):
-            shares[j] = np.exp((weights[members[j]] - top) / temperature)
+            shares[j] = counts[members[j]] * np.exp((weights[members[j]] - top) / temperature)
             total += shares[j]
         for j in range(bounds[c], bounds[c + 1]):
             shares[j] /= total
-            squares += shares[j] * shares[j]
+            squares += shares[j] * shares[j] / counts[members[j]]
         effective_size[c] = 1.0 / squares
     return shares, effective_size
 

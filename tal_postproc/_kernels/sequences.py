@@ -31,82 +31,109 @@ def upsample(values, offsets, factor):
 
 
 @kernel
-def _passed(value, thresholds, inclusive):
-    """How many of the rising thresholds a value passes."""
-    num = len(thresholds)
-    if num == 0 or value < thresholds[0]:
-        return 0
-    if value > thresholds[num - 1]:
-        return num
-    low, high = 0, num
-    while low < high:
-        middle = (low + high) // 2
-        if thresholds[middle] < value or (inclusive and thresholds[middle] == value):
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _levels(values, offsets, thresholds, inclusive, positive, skip_lone_first):
+    """How many of the rising thresholds every value passes, counted on from its neighbour: as many steps as crossings."""
+    num = thresholds.shape[1]
+    shared = len(thresholds) == 1
+    level = np.empty(len(values), np.int32)
+    for r in range(len(offsets) - 1):
+        first, stop = offsets[r], offsets[r + 1]
+        rising = thresholds[0 if shared else r]
+        now = 0
+        for t in range(first, stop):
+            value = values[t]
+            while now < num and (value > rising[now] or (inclusive and value == rising[now])):
+                now += 1
+            while now > 0 and not (value > rising[now - 1] or (inclusive and value == rising[now - 1])):
+                now -= 1
+            level[t] = now if value > 0.0 or not positive else 0
+        if skip_lone_first and stop > first:  # a threshold that only the first step passes
+            highest = 0
+            for t in range(first + 1, stop):
+                highest = max(highest, level[t])
+            level[first] = min(level[first], highest)
+    return level
 
 
 @kernel
-def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_length, skip_lone_first):
-    """Runs above every threshold in one sweep per row: O(T log M + runs).
+def _nested_runs(level, offsets, num, min_length):
+    """The different runs of every row, in the order of their ends, with the first and last + 1 level that finds them.
 
-    `thresholds` (R, M) rises along each row, or is one row (1, M) for all; `slots`, of the same shape, says where each
-    stood before sorting.  Returns row, slot, start, stop of every run: by row, then in the slots' order, then by time.
+    Runs above rising levels lie within each other, and every step opens at most one: a stack sees each once.
     """
-    rows = len(offsets) - 1
-    num = thresholds.shape[1]
-    shared = len(thresholds) == 1
-    level = np.empty(len(values), np.int32)  # how many thresholds a value passes
-    place = np.zeros(rows * num + 1, np.int64)  # where the runs of a row and slot begin
-    opened = np.empty(num, np.int64)
-    for r in range(rows):
+    row, start, stop = np.empty(len(level), np.int64), np.empty(len(level), np.int64), np.empty(len(level), np.int64)
+    low, high = np.empty(len(level), np.int32), np.empty(len(level), np.int32)
+    opened, lowest = np.empty(num, np.int64), np.empty(num, np.int32)  # runs that are open, and their first level
+    count = 0
+    for r in range(len(offsets) - 1):
         first, length = offsets[r], offsets[r + 1] - offsets[r]
-        own = 0 if shared else r
-        before = 0
-        for t in range(length + 1):
-            now = 0
-            if t < length:
-                value = values[first + t]
-                if value > 0.0 or not positive:
-                    now = _passed(value, thresholds[own], inclusive)
-                level[first + t] = now
-            for m in range(before, now):
-                opened[m] = t
-            for m in range(now, before):
-                if t - opened[m] >= min_length:
-                    place[r * num + slots[own, m] + 1] += 1
-            before = now
-        if skip_lone_first and length > 0:  # a threshold that only the first step passes
-            highest = 0
-            for t in range(1, length):
-                highest = max(highest, level[first + t])
-            for m in range(highest, level[first]):
-                place[r * num + slots[own, m] + 1] = 0
-            level[first] = min(level[first], highest)
-    for i in range(rows * num):
-        place[i + 1] += place[i]
-    total = place[rows * num]
-
-    row, slot = np.empty(total, np.int64), np.empty(total, np.int64)
-    start, stop = np.empty(total), np.empty(total)
-    for r in range(rows):
-        first, length = offsets[r], offsets[r + 1] - offsets[r]
-        own = 0 if shared else r
-        before = 0
+        depth = before = 0
         for t in range(length + 1):
             now = level[first + t] if t < length else 0
-            for m in range(before, now):
-                opened[m] = t
-            for m in range(now, before):
-                if t - opened[m] >= min_length:
-                    s = slots[own, m]
-                    at = place[r * num + s]
-                    row[at], slot[at], start[at], stop[at] = r, s, opened[m], t
-                    place[r * num + s] = at + 1
+            if now > before:
+                opened[depth], lowest[depth] = t, before
+                depth += 1
+            while now < before:
+                left = max(now, lowest[depth - 1])
+                if t - opened[depth - 1] >= min_length:
+                    row[count], start[count], stop[count] = r, opened[depth - 1], t
+                    low[count], high[count] = left, before
+                    count += 1
+                before = left
+                if left == lowest[depth - 1]:
+                    depth -= 1
             before = now
-    return row, slot, start, stop
+    return row[:count], start[:count], stop[:count], low[:count], high[:count]
+
+
+@kernel
+def _slots_of(run_row, low, high, slots, once):
+    """Under which slots every run is listed: all that find it, or the first (`once` 1) or the last (-1) of them."""
+    total = len(low)
+    if once == 0:
+        total = 0
+        for i in range(len(low)):
+            total += high[i] - low[i]
+    run, slot = np.empty(total, np.int64), np.empty(total, np.int64)
+    count = 0
+    for i in range(len(low)):
+        own = 0 if len(slots) == 1 else run_row[i]
+        for m in range(low[i], high[i]):
+            if once == 0 or m == low[i]:
+                run[count], slot[count] = i, slots[own, m]
+                count += 1
+            elif (slots[own, m] - slot[count - 1]) * once < 0:
+                slot[count - 1] = slots[own, m]
+    return run, slot
+
+
+@kernel
+def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_length, skip_lone_first, once):
+    """Runs above every threshold: O(T + runs), a run that several thresholds find counted for each of them.
+
+    `thresholds` (R, M) rises along each row, or is one row (1, M) for all; `slots`, of the same shape, says where each
+    stood before sorting.  Returns row, slot, start, stop of every run, by row, then in the slots' order, then by time;
+    and how many thresholds it stands for: 1, or, with `once`, all that find the same run.
+    """
+    num = thresholds.shape[1]
+    level = _levels(values, offsets, thresholds, inclusive, positive, skip_lone_first)
+    run_row, run_start, run_stop, low, high = _nested_runs(level, offsets, num, min_length)
+    run, run_slot = _slots_of(run_row, low, high, slots, once)
+    place = np.zeros((len(offsets) - 1) * num + 1, np.int64)  # where the runs of a row and slot begin
+    for i in range(len(run)):
+        place[run_row[run[i]] * num + run_slot[i] + 1] += 1
+    for i in range(len(place) - 1):
+        place[i + 1] += place[i]
+    row, slot = np.empty(len(run), np.int64), np.empty(len(run), np.int64)
+    start, stop, count = np.empty(len(run)), np.empty(len(run)), np.empty(len(run), np.int64)
+    for i in range(len(run)):
+        j = run[i]
+        group = run_row[j] * num + run_slot[i]
+        at = place[group]
+        place[group] = at + 1
+        row[at], slot[at], start[at], stop[at] = run_row[j], run_slot[i], run_start[j], run_stop[j]
+        count[at] = 1 if once == 0 else high[j] - low[j]
+    return row, slot, start, stop, count
 
 
 @kernel
