@@ -45,24 +45,23 @@ def read_header(file: IO[bytes], name: str) -> Header:
     return shape, bool(fortran), dtype
 
 
-def read_values(file: IO[bytes], size: int, header: Header, name: str) -> NDArray[Any]:
-    """The array behind a header; `size` is the number of bytes that follow it."""
-    shape, fortran, dtype = header
+def require_size(header: Header, size: int, name: str) -> None:
+    """The values are plain and take `size` bytes; nothing has been allocated for them yet."""
+    shape, _, dtype = header
     if dtype.hasobject:
         raise FormatError(f"{name}: dtype object is not allowed here: such arrays are pickles")
     if math.prod(shape) * dtype.itemsize != size:
         raise FormatError(
             f"{name}: shape {shape} of {dtype} needs {math.prod(shape) * dtype.itemsize} bytes, found {size}"
         )
+
+
+def read_values(file: IO[bytes], size: int, header: Header, name: str) -> NDArray[Any]:
+    """The array behind a header; `size` is the number of bytes that follow it."""
+    require_size(header, size, name)
+    shape, fortran, dtype = header
     flat = np.empty(math.prod(shape), dtype)
-    bytes_of = memoryview(flat.view(np.uint8))  # type: ignore[arg-type]
-    done = 0
-    while done < size:
-        chunk = file.read(min(_CHUNK, size - done))
-        if not chunk:
-            raise FormatError(f"{name}: ends after {done} of {size} bytes")
-        bytes_of[done : done + len(chunk)] = chunk
-        done += len(chunk)
+    _fill(file, memoryview(flat.view(np.uint8)), name)  # type: ignore[arg-type]
     if file.read(1):  # also makes zipfile compare the checksum
         raise FormatError(f"{name}: more than the {size} bytes that were announced")
     if dtype.kind == "U" and (flat.view(f"{dtype.str[0]}u4") > sys.maxunicode).any():  # tolist would not survive it
@@ -132,6 +131,9 @@ class NpzReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._zip.close()
         self._file.close()
 
@@ -160,6 +162,91 @@ class NpzReader:
                 return read_values(file, info.file_size - file.tell(), header, what)
         except _BROKEN as error:
             raise FormatError(f"{what} is broken: {error!s:.200}") from None
+
+    def rows(self, name: str) -> Rows:
+        """An array of at least one dimension, to be read in ranges of its rows."""
+        return Rows(self._file, self._zip, self._members[name], f"{self.path}: array {name!r}")
+
+
+class Rows:
+    """Ranges of rows of one array in an open .npz file; what is stored is sought, what is deflated streams forward."""
+
+    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> None:
+        self._file, self._zip, self._info, self._what = file, archive, info, what
+        self._whole: NDArray[Any] | None = None
+        self._stream: IO[bytes] | None = None  # of a deflated member ...
+        self._at = (
+            0  # ... and the byte of the values that it gives next, or up to which the checksum of a stored one is
+        )
+        try:
+            with archive.open(info) as member:  # compares the member's own head with the directory
+                self.shape, fortran, self.dtype = header = read_header(member, what)
+                self._head = member.tell()
+                size = info.file_size - self._head
+                if fortran and len(self.shape) > 1:
+                    self._whole = read_values(member, size, header, what)
+                    return
+            require_size(header, size, what)
+            self._row = math.prod(self.shape[1:]) * self.dtype.itemsize
+            if info.compress_type == zipfile.ZIP_STORED:
+                if info.compress_size != info.file_size:
+                    raise FormatError(f"{what} is stored in {info.compress_size} bytes, not {info.file_size}")
+                file.seek(info.header_offset + 26)
+                lengths = struct.unpack("<HH", file.read(4))  # of the name and of the extra field
+                self._begin = info.header_offset + 30 + sum(lengths)
+                file.seek(self._begin)
+                self._crc = zlib.crc32(file.read(self._head))
+                self._begin += self._head
+        except _BROKEN as error:
+            raise FormatError(f"{what} is broken: {error!s:.200}") from None
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop`, in an array of their own; an array read from end to end has the right checksum."""
+        if self._whole is not None:
+            return self._whole[start:stop]
+        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        target = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        try:
+            if self._info.compress_type == zipfile.ZIP_STORED:
+                self._seek(target, start * self._row)
+            else:
+                self._forward(target, start * self._row)
+        except _BROKEN as error:
+            raise FormatError(f"{self._what} is broken: {error!s:.200}") from None
+        return out
+
+    def _seek(self, target: memoryview, start: int) -> None:
+        self._file.seek(self._begin + start)
+        _fill(self._file, target, self._what)
+        if start == self._at:
+            self._crc = zlib.crc32(target, self._crc)
+            self._at += len(target)
+            if self._head + self._at == self._info.file_size and self._crc != self._info.CRC:
+                raise zipfile.BadZipFile("its checksum is another one")
+
+    def _forward(self, target: memoryview, start: int) -> None:
+        if self._stream is None or self._at > start:
+            self._stream = self._zip.open(self._info)
+            self._at = -self._head
+        while self._at < start:
+            skipped = len(self._stream.read(min(_CHUNK, start - self._at)))
+            if not skipped:
+                raise EOFError(f"it ends after {self._at} bytes")
+            self._at += skipped
+        _fill(self._stream, target, self._what)
+        self._at += len(target)
+        if self._head + self._at == self._info.file_size and self._stream.read(1):  # compares the checksum
+            raise FormatError(f"{self._what}: more than the {self._at} bytes that were announced")
+
+
+def _fill(file: IO[bytes], target: memoryview, name: str) -> None:
+    """Read exactly as many bytes as `target` has."""
+    done = 0
+    while done < len(target):
+        count = file.readinto(target[done : done + _CHUNK])  # type: ignore[attr-defined]
+        if not count:
+            raise FormatError(f"{name}: ends after {done} of {len(target)} bytes")
+        done += count
 
 
 def write_npz(file: IO[bytes], arrays: dict[str, NDArray[Any]], *, compressed: bool) -> None:

@@ -22,6 +22,7 @@ FLOORS = {
     "config": 0.1,
     "_kernels": 1,
     "_threads": 1,
+    "_fields": 1,
     "_npy": 1,
     "_lp": 1,
     "_unpickle": 1,
@@ -37,6 +38,7 @@ FLOORS = {
     "presets": 3,
     "_signals": 3,
     "_stages": 3.1,
+    "_tcam_files": 2.9,
     "formats": 3,
     "synthetic": 3,
     "pipeline": 3.2,  # signals in, stages, segments out
