@@ -37,6 +37,8 @@ def test_examples_of_docstrings(name):
     module = importlib.import_module(name)
     if name.endswith(".plotting"):
         pytest.importorskip("matplotlib")
+    if name.endswith(".distributed"):
+        pytest.importorskip("pyarrow")
     result = doctest.testmod(module, optionflags=OPTIONS)
     assert result.failed == 0
 

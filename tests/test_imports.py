@@ -12,7 +12,7 @@ import pytest
 import tal_postproc
 
 PACKAGE = Path(tal_postproc.__file__).parent
-HEAVY = ("torch", "highspy", "scipy.optimize", "pandas", "matplotlib", "triton", "ray")
+HEAVY = ("torch", "highspy", "scipy.optimize", "pandas", "matplotlib", "triton", "ray", "pyarrow")
 
 # A file imports from lower floors only.  Within floor 0, the checkers lie below the types and settings.
 FLOORS = {
@@ -45,6 +45,7 @@ FLOORS = {
     "_label_folder": 3,
     "refresh": 4,
     "plotting": 4,
+    "distributed": 4.1,
     "cli": 6,
     "": 7,  # the public list
 }
@@ -55,6 +56,7 @@ ROOMS = {
     "triton": ("torch",),
     "matplotlib": ("plotting",),
     "ray": ("distributed",),
+    "pyarrow": ("distributed",),
 }
 
 
@@ -91,7 +93,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_the_import_is_light():
-    assert loaded_by("import tal_postproc, tal_postproc.cli, tal_postproc.plotting") == set()
+    assert loaded_by("import tal_postproc, tal_postproc.cli, tal_postproc.distributed, tal_postproc.plotting") == set()
 
 
 def test_the_test_above_can_fail():

@@ -1,0 +1,383 @@
+"""Arrow tables hold what videos hold, and the chain gives the same bytes however the rows are cut and ordered."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tal_postproc import (
+    FormatError,
+    LabelRefresher,
+    MissingExtraError,
+    PostProcessor,
+    Segments,
+    Video,
+    _threads,
+    distributed,
+    presets,
+    synthetic,
+)
+from tal_postproc.distributed import Detect, Labels, detections_to_segments, videos_from_arrow, videos_to_arrow
+
+pa = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return synthetic.make_videos(7, seed=5)
+
+
+@pytest.fixture(scope="module")
+def table(data):
+    return videos_to_arrow(data)
+
+
+def same(one: Video, other: Video) -> bool:
+    def parts(video):
+        arrays = {**video.maps, **{f"score {name}": value for name, value in video.scores.items()}}
+        found = {name: (value.dtype.str, value.shape, value.tobytes()) for name, value in arrays.items()}
+        warp = None if video.warp is None else [axis.tobytes() for axis in video.warp]
+        return video.id, found, video.seconds_per_snippet, video.duration, warp
+
+    return parts(one) == parts(other)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def cut(table):
+    """The same rows in chunks of their own, of which one is empty."""
+    return pa.concat_tables([table[:3], table[3:3], table[3:]])
+
+
+def through_parquet(table):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink)
+    return parquet.read_table(pa.BufferReader(sink.getvalue()))
+
+
+@pytest.mark.parametrize("way", [lambda table: table, cut, through_parquet], ids=["as is", "cut", "parquet"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i8", "u1", "?"])
+def test_videos_come_back_as_they_went(rng, way, dtype):
+    native = np.dtype(dtype).newbyteorder("=")
+    videos = [
+        Video(
+            f"v{i}",
+            {"cas": (2 * rng.random((t, 3))).astype(native), "attention": rng.random(t)},
+            {"video": rng.random(3), "rgb": rng.random(4)},
+            seconds_per_snippet=None if i == 1 else 0.5,
+            duration=None if i == 2 else 9.25,
+            warp=None if i < 3 else (np.array([0.0, 2.0, 3.0]), np.array([0.0, 1.0, 3.0])),
+        )
+        for i, t in enumerate([4, 0, 1, 5, 2])
+    ]
+    given = [replace(video, maps={**video.maps, "cas": video.maps["cas"].astype(dtype)}) for video in videos]
+    made = way(videos_to_arrow(given))
+    assert all(map(same, videos_from_arrow(made), videos))
+    assert all(map(same, videos_from_arrow(made[2:4]), videos[2:4]))
+    assert all(map(same, videos_from_arrow(made[2:4].to_batches()[0]), videos[2:3]))
+
+
+def test_what_is_read_equals_what_python_reads(table):
+    for video, row in zip(videos_from_arrow(table), table.to_pylist()):
+        assert (video.id, video.seconds_per_snippet) == (row["video"], row["seconds_per_snippet"])
+        assert {name: value.tolist() for name, value in video.maps.items()} == row["maps"]
+        assert {name: value.tolist() for name, value in video.scores.items()} == row["scores"]
+
+
+def test_maps_are_views_of_the_buffers(table):
+    video = videos_from_arrow(cut(table))[3]
+    buffer = np.frombuffer(table["maps"].chunk(0).field("cas").values.values.buffers()[1], np.uint8)
+    assert np.shares_memory(video.maps["cas"], buffer)
+    assert not video.maps["cas"].flags.writeable
+
+
+CAS = [[[0.0, 0.5], [1.0, 0.25], [0.5, 0.5]], [[0.0, 0.5], [0.25, 0.75], [1.0, 1.0]]]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.list_(pa.float64())),
+        pa.large_list(pa.large_list(pa.float32())),
+        pa.list_(pa.list_(pa.float16(), 2), 3),
+        pa.list_(pa.list_(pa.float64(), 2)),
+    ],
+    ids=str,
+)
+def test_lists_of_any_kind_are_taken(kind):
+    maps = pa.StructArray.from_arrays([pa.array(CAS, kind)], ["cas"])
+    whole = pa.table({"video": ["a", "b"], "maps": maps, "note": [{"x": 1}, None]})
+    assert [video.maps["cas"].tolist() for video in videos_from_arrow(whole)] == CAS
+    assert [video.maps["cas"].tolist() for video in videos_from_arrow(whole[1:])] == CAS[1:]
+
+
+def test_a_null_map_is_one_that_the_video_does_not_have():
+    one = {"cas": [[0.5]], "attention": None}
+    both = videos_from_arrow(pa.table({"video": ["a", "b"], "maps": [one, None]}))
+    assert [sorted(video.maps) for video in both] == [["cas"], []]
+
+
+def test_what_is_not_known_is_null_nan_or_left_out():
+    rows = {"video": ["a", "b", "c"], "maps": [{"cas": [[0.5]]}] * 3}
+    steps = {"seconds_per_snippet": [0.25, None, float("nan")], "duration": [None, 8.0, float("nan")]}
+    known = videos_from_arrow(pa.table({**rows, **steps}))
+    assert [(video.seconds_per_snippet, video.duration) for video in known] == [(0.25, None), (None, 8.0), (None, None)]
+    known = videos_from_arrow(pa.table({**rows, **steps}), seconds_per_snippet=0.5)
+    assert [video.seconds_per_snippet for video in known] == [0.25, 0.5, 0.5]
+    assert videos_from_arrow(pa.table(rows))[0].seconds_per_snippet is None
+
+
+@pytest.mark.parametrize(
+    ("column", "bad", "words"),
+    [
+        ("maps", {"cas": [[0.5, None]]}, r"video 'b': `maps\['cas'\]` must not hold nulls, got 1 of 2"),
+        ("maps", {"cas": [[0.5, 0.5], None]}, r"video 'b': `maps\['cas'\]` must not hold nulls, got 1 of 2"),
+        ("maps", {"cas": [[0.5, 0.5], [0.5]]}, r"video 'b': `maps\['cas'\]` must have rows of one length, got 1 to 2"),
+        ("maps", {"cas": [[0.5]], "attention": [0.5, 0.5]}, "video 'b': .*must have 1 snippets like the other maps"),
+        ("scores", {"video": [0.5, float("nan")]}, r"video 'b': `scores\['video'\]` must be finite; row 1"),
+        ("seconds_per_snippet", -1.0, "video 'b': `seconds_per_snippet` must be above 0, got -1"),
+        ("duration", 0.0, "video 'b': `duration` must be above 0, got 0"),
+        ("warp", {"knots": [0.0, 1.0], "times": [1.0, 0.0]}, r"video 'b': `warp\[1\]` must never decrease"),
+        ("video", None, "'video' must be text without nulls, got string with 1 nulls"),
+    ],
+)
+def test_errors_name_the_video(column, bad, words):
+    good = {
+        "video": "a",
+        "maps": {"cas": [[0.5, 0.5]], "attention": [0.5]},
+        "scores": {"video": [0.5, 0.5]},
+        "seconds_per_snippet": 0.5,
+        "duration": 5.0,
+        "warp": None,
+    }
+    with pytest.raises(FormatError, match=words):
+        videos_from_arrow(pa.Table.from_pylist([good, {**good, "video": "b", column: bad}]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"name": ["a"]}, "table: must have one column 'video', got .*name"),
+        ({"video": [1]}, "'video' must be text without nulls, got int64"),
+        ({"video": ["a"], "maps": [{"cas": 0.5}]}, r"video 'a': `maps\['cas'\]` must be a list of numbers, got double"),
+        ({"video": ["a"], "maps": [{"cas": ["x"]}]}, r"video 'a': `maps\['cas'\]` must hold real numbers, got string"),
+        ({"video": ["a"], "maps": [{"cas": [[[0.5]]]}]}, r"video 'a': .*must have shape \(T,\) or \(T, K\)"),
+        ({"video": ["a"], "warp": [{"knots": [0.0, 1.0]}]}, r"video 'a': `warp` must be a pair \(knots, times\)"),
+    ],
+)
+def test_what_is_no_table_of_tcams_is_refused(rows, words):
+    with pytest.raises(FormatError, match=words):
+        videos_from_arrow(pa.table(rows))
+
+
+def test_what_is_no_table_is_refused():
+    with pytest.raises(TypeError, match=r"`table` must be a pyarrow.Table or RecordBatch, got dict"):
+        videos_from_arrow({"video": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"maps": {"tcam": np.eye(2)}}, r"video 'b': `maps` must be \['cas'\] as before, got \['tcam'\]"),
+        ({"maps": {"cas": np.eye(3)}}, r"`maps\['cas'\]` must be float64 \('T', 2\) as before, got float64 \('T', 3\)"),
+        ({"maps": {"cas": np.eye(2, dtype="f4")}}, r"video 'b': `maps\['cas'\]` must be float64 .* got float32"),
+        ({"scores": {"video": [0.5]}}, r"video 'b': `scores` must be \[\] as before, got \['video'\]"),
+        ({"proposals": Segments([[0, 1]])}, "video 'b': `videos` must not carry proposals"),
+    ],
+)
+def test_videos_that_do_not_share_a_layout_are_refused(other, words):
+    first = Video("a", {"cas": np.eye(2)})
+    with pytest.raises(ValueError, match=words):
+        videos_to_arrow([first, replace(first, id="b", **other)])
+
+
+def test_no_videos_are_an_empty_table():
+    assert videos_to_arrow([]).num_rows == 0
+    assert videos_from_arrow(videos_to_arrow([])) == ()
+
+
+# ----------------------------------------------------------------------------------------------------------- detections
+
+
+def expected(data, preset, **changes):
+    """One video after the other, without a table."""
+    process = PostProcessor.from_preset(preset, **changes)
+    parts = [process(video) for video in data]
+    steps = [video.seconds_per_snippet for video in data]
+    return [part if part.unit == "second" else part.to_seconds(step) for part, step in zip(parts, steps)]
+
+
+def equal(one: Segments, other: Segments) -> bool:
+    def parts(rows):
+        return [array.tobytes() for array in (rows.segments, rows.labels, rows.scores, rows.offsets)]
+
+    return (parts(one), one.unit, one.video_ids) == (parts(other), other.unit, other.video_ids)
+
+
+@pytest.mark.parametrize("preset", ["rskp", "gaufuse", "basnet"])  # the last ends in seconds
+def test_detections_are_those_of_the_loop(data, table, preset):
+    found = detections_to_segments(Detect(preset)(table))
+    assert len(found) > 20
+    assert equal(found, Segments.concatenate(expected(data, preset)))
+    assert equal(found, detections_to_segments(Detect(presets.get(preset))(table)))
+
+
+def test_batches_may_be_cut_anywhere_and_come_in_any_order(data, table):
+    detect = pickle.loads(pickle.dumps(Detect("gaufuse")))  # as a worker gets it
+    parts = [detect(table[start : start + 2]) for start in (4, 0, 6, 2)]
+    parts.insert(1, detect(table[:0]))
+    assert {part.schema for part in parts} == {detect(table).schema}
+    found = pa.concat_tables(parts)
+    assert found["video"].to_pylist() != [video.id for video in data]
+    ordered = detections_to_segments(found, order=[video.id for video in data])
+    assert equal(ordered, Segments.concatenate(expected(data, "gaufuse")))
+
+
+def test_the_callables_are_small_and_use_one_thread(data, table, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("threads were asked for")
+
+    monkeypatch.setattr(_threads, "_over_threads", refuse)
+    for call in (Detect("rskp"), Labels("rskp", len(data.classes), all_classes=True)):
+        assert len(pickle.dumps(call)) < 4096
+        assert call(table).num_rows == len(data)
+
+
+def test_a_step_that_is_not_known_is_an_error_or_given(data):
+    unknown = videos_to_arrow([replace(video, seconds_per_snippet=None) for video in data])
+    with pytest.raises(ValueError, match=f"video '{data[0].id}': `seconds_per_snippet` must be in the table or given"):
+        Detect("rskp")(unknown)
+    found = detections_to_segments(Detect("rskp", seconds_per_snippet=2.0)(unknown))
+    twice = [replace(video, seconds_per_snippet=2.0) for video in data]
+    assert equal(found, Segments.concatenate(expected(twice, "rskp")))
+
+
+def test_a_map_that_is_not_finite_names_the_video():
+    good = Video("a", {"cas": np.ones((2, 1))}, {"video": [1.0]}, 1.0)
+    bad = videos_to_arrow([good, replace(good, id="b", maps={"cas": np.array([[0.5], [np.nan]])})])
+    with pytest.raises(ValueError, match=r"video 'b': .*must be finite; snippet 1 is"):
+        Detect("rskp")(bad)
+
+
+def test_detections_of_no_videos_are_empty(table):
+    found = detections_to_segments(Detect("rskp")(table[:0]))
+    assert (len(found), found.num_videos, found.unit) == (0, 0, "second")
+
+
+ROWS = {"video": ["a", "b"], "start": [[1.0], []], "end": [[2.0], []], "label": [[3], []], "score": [[0.5], []]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"score": [[0.5], None]}, r"video 'b': `table\['score'\]` must not be null"),
+        ({"score": [[0.5], [0.5]]}, r"video 'b': start, end, label, score must be equally long, got \[0, 0, 0, 1\]"),
+        ({"start": [[None], []]}, r"video 'a': `table\['start'\]` must not hold nulls, got 1 of 1"),
+        ({"start": [1.0, 2.0]}, r"video 'a': `table\['start'\]` must be a list of numbers, got double"),
+        ({"start": [[3.0], []]}, "needs start <= end; row 0 is"),
+        ({"video": ["a", "a"]}, "`video_ids` must differ, 'a' stands 2 times"),
+    ],
+)
+def test_what_is_no_table_of_detections_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        detections_to_segments(pa.table({**ROWS, **changes}))
+    with pytest.raises(FormatError, match="table: must have the columns start, end, label, score"):
+        detections_to_segments(pa.table({"video": ["a"]}))
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (["a"], "must name the 2 videos of the table, each once, got 1 names; 'b' stands on one side only"),
+        (["a", "c"], r"got 2 names; 'b' stands on one side only \(2 such ids\)"),
+        (["a", "b", "a"], "each once, got 3 names$"),
+    ],
+)
+def test_an_order_of_other_videos_is_refused(order, words):
+    with pytest.raises(ValueError, match=words):
+        detections_to_segments(pa.table(ROWS), order=order)
+
+
+# --------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.fixture(scope="module")
+def known(data):
+    return {video.id: np.unique(data.ground_truth.video(video.id).labels).tolist() for video in data}
+
+
+@pytest.mark.parametrize("preset", ["gaufuse", "basnet"])
+def test_labels_are_those_of_a_refresh(data, table, known, preset):
+    count = len(data.classes)
+    refresher = LabelRefresher(preset, count, known_labels=known, total_epochs=20)
+    report = refresher.refresh(19, data)
+    named = table.append_column("known_labels", pa.array([known[video.id] for video in data]))
+    masks = [[label in known[video.id] for label in range(count)] for video in data]
+    for batch in (named, table.append_column("known_labels", pa.array(masks))):
+        made = pa.concat_tables([Labels(preset, count)(part) for part in (batch[4:], batch[:0], batch[:4])])
+        assert sum(made["uncertified"].to_pylist()) == report.num_uncertified
+        maps = {video.id: video for video in videos_from_arrow(made)}
+        for video in data:
+            labels = maps[video.id].maps["labels"]
+            np.testing.assert_array_equal(labels, refresher.bank.labels(video.id))
+            assert maps[video.id].seconds_per_snippet == video.seconds_per_snippet
+        assert sum(video.maps["labels"].any() for video in maps.values()) > 3
+
+
+def test_labels_of_all_classes_follow_the_preset(data, table):
+    count = len(data.classes)
+    refresher = LabelRefresher("rskp", count, known_labels=None, total_epochs=20)
+    refresher.refresh(19, data)
+    for video in videos_from_arrow(Labels("rskp", count, all_classes=True)(table)):
+        np.testing.assert_array_equal(video.maps["labels"], refresher.bank.labels(video.id))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (None, "table: must have a column 'known_labels', or give all_classes=True; got .*maps"),
+        ([None], r"video 'v': `table\['known_labels'\]` must not be null"),
+        ([[2]], r"video 'v': `known_labels` must lie in \[0, 2\)"),
+        ([[0.5]], "video 'v': `known_labels` must hold whole numbers"),
+    ],
+)
+def test_labels_need_to_know_the_classes(column, words):
+    table = videos_to_arrow([Video("v", {"cas": np.ones((4, 2))}, {"video": [1.0, 1.0]})])
+    if column is not None:
+        table = table.append_column("known_labels", pa.array(column, pa.list_(pa.float64())))
+    with pytest.raises(ValueError, match=words):
+        Labels("rskp", 2)(table)
+
+
+def test_instances_in_seconds_need_a_way_back():
+    table = videos_to_arrow([Video("v", {"cas": np.ones((4, 1)), "attention": np.ones(4)}, {"video": [1.0]})])
+    with pytest.raises(ValueError, match=r"video 'v': .*seconds_per_snippet"):
+        Labels("basnet", 1, all_classes=True)(table)
+    assert Labels("basnet", 1, all_classes=True, seconds_per_snippet=0.5)(table).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Detect("nothing"), "`name` must be one of"),
+        (lambda: Detect(3), r"`pipeline` must be a config.Pipeline"),
+        (lambda: Detect("rskp", seconds_per_snippet=0.0), "`seconds_per_snippet` must be above 0"),
+        (lambda: Labels("rskp", 0), "`num_classes` must be at least 1"),
+        (lambda: Labels("rskp", 1, all_classes=1), "`all_classes` must be True or False"),
+    ],
+)
+def test_arguments_are_checked_before_the_work(call, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        call()
+
+
+def test_without_pyarrow_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"videos_to_arrow needs pyarrow.*tal_postproc\[ray\]"):
+        distributed.videos_to_arrow([])
