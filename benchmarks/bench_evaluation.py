@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ from . import common, contenders
 from .common import Report, Row
 
 NAME = "evaluation"
-GOAL = 300.0
-QUICK: dict[str, Any] = {"num_detections": 200, "num_videos": 12, "repeats": 2, "slow_repeats": 1}
+GOAL, SECONDS = 500.0, 2.0
+QUICK: dict[str, Any] = {"num_detections": 200, "num_videos": 12, "repeats": 2, "slow_repeats": 1, "many": 1_000}
 
 
 def make_job(
@@ -66,6 +67,7 @@ def run(
     num_videos: int = 212,
     repeats: int = 21,
     slow_repeats: int = 3,
+    many: int = 1_000_000,
 ) -> Report:
     job = make_job(num_detections, num_videos)
     count = len(job.detections["score"])
@@ -112,12 +114,29 @@ def run(
             )
         )
     _protocols(report, job, repeats, seconds["ours"])
+    report.rows.append(_many(many, num_videos, slow_repeats))
     report.notes += [
         "Ratio: median over the median of ours under the protocol activitynet, in this run.",
         "All start from what they work on: ours from `Segments`, the others from data frames. Reading is not timed.",
         "The literal evaluator is our transcription of ActivityNet's in its manner, and works in one process.",
     ]
     return report
+
+
+def _many(num_detections: int, num_videos: int, repeats: int) -> Row:
+    """Too many for the others: ours alone, on the same ground truth."""
+    job = make_job(num_detections, num_videos)
+    call = contenders.ours_evaluation(job)
+    average = call().mean()
+    values = common.time_together({"ours": call}, {"ours": repeats})["ours"]
+    return Row(
+        f"activitynet, {len(job.detections['score']):,} detections",
+        "ours",
+        values,
+        goal=f"below {SECONDS:g} s",
+        reached=statistics.median(values) < SECONDS,
+        agreement=f"mAP {100 * average:.2f} %",
+    )
 
 
 def _protocols(report: Report, job: contenders.MapJob, repeats: int, base: Sequence[float]) -> None:

@@ -1,10 +1,12 @@
-"""NMS, soft-NMS, fusion, voting, weighted fusion against compiled plain loops and ensemble-boxes, and their growth."""
+"""NMS, soft-NMS, fusion, voting, weighted fusion against compiled loops, torch, torchvision and ensemble-boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +16,30 @@ from tal_postproc import _checks, fuse_segments, nms, segment_voting, soft_nms, 
 from tal_postproc._kernels import kernel
 
 from . import common
-from .common import Report, Row
+from .common import Panel, Picture, Report, Row, Unavailable
 
 NAME = "segments"
 SIGMA, THRESHOLD, TEMPERATURE, VOTES = 0.5, 0.5, 0.1, 0.6
 GOALS = {
-    ("dead-mask loop", 10_000): 20.0,
-    ("dead-mask loop", 100_000): 200.0,
-    ("kept-list loop", 10_000): 5.0,
-    ("kept-list loop", 100_000): 80.0,
-    ("compacting loop", 10_000): 5.0,
-    ("compacting loop", 100_000): 40.0,
-    ("ensemble-boxes", 5_000): 100.0,
+    **{("NMS", "dead-mask loop", n): goal for n, goal in ((10_000, 20.0), (100_000, 200.0))},
+    **{("NMS", "kept-list loop", n): goal for n, goal in ((10_000, 5.0), (100_000, 80.0))},
+    **{
+        (job, "compacting loop", n): goal
+        for job in ("soft-NMS", "fusion")
+        for n, goal in ((10_000, 5.0), (100_000, 40.0))
+    },
+    ("weighted fusion, five models", "ensemble-boxes", 5_000): 100.0,
 }
 QUICK: dict[str, Any] = {
     "sizes": (100, 300),
-    "large": (1_000,),
     "dense": 200,
     "boxes": (100,),
     "repeats": 3,
     "slow_repeats": 1,
 }
+
+PACKAGES = ("torch", "torchvision", "ensemble-boxes")
+SLOW = ("ensemble-boxes", "torch loop")
 
 Call = Callable[[], Any]
 
@@ -270,23 +275,150 @@ def _weighted(segments: np.ndarray, scores: np.ndarray) -> dict[str, Call]:
 
 def _boxes(segments: np.ndarray, scores: np.ndarray, models: int) -> dict[str, Call]:
     """Lists of equal length, one per model, in [0, 1], so that ensemble-boxes clips nothing."""
-    from ensemble_boxes import weighted_boxes_fusion_1d
-
-    rows = (segments - segments.min()) / (segments.max() - segments.min())
-    lists = [np.split(column, models) for column in (rows, scores, np.zeros(len(scores), np.int64))]
+    fuse = _package("ensemble_boxes", "ensemble-boxes").weighted_boxes_fusion_1d
+    lists = [np.split(column, models) for column in (_unit(segments), scores, np.zeros(len(scores), np.int64))]
 
     def ours() -> np.ndarray:
         fused = weighted_segment_fusion(*lists)
         return np.column_stack((fused.segments, fused.scores))
 
-    return {"ours": ours, "ensemble-boxes": lambda: np.column_stack(weighted_boxes_fusion_1d(*lists)[:2])}
+    def theirs() -> np.ndarray:
+        for rows, values, _ in zip(*lists):
+            _checked(rows, values)
+        return np.column_stack(fuse(*lists)[:2])
+
+    return {"ours": ours, "ensemble-boxes": theirs}
+
+
+# ------------------------------------------------------------------------------------------ what need not be installed
+# Of rows and scores a call, and what makes of its result the array that is compared.  All pass the same door; what
+# brings the rows into a form of their own, boxes say, is not timed.
+
+Prepared = tuple[Call, Callable[[Any], np.ndarray]]
+
+
+def _package(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Unavailable(f"not installed (pip install {package})") from error
+    except RuntimeError as error:  # torchvision, when it was built for another torch
+        raise Unavailable(f"does not load: {error}") from error
+
+
+def _torch() -> Any:
+    torch = _package("torch", "torch")
+    torch.set_num_threads(1)  # as ours
+    return torch
+
+
+def _unit(segments: np.ndarray) -> np.ndarray:
+    return (segments - segments.min()) / (segments.max() - segments.min())
+
+
+def _column(keep: Any) -> np.ndarray:
+    return np.asarray(keep)[:, None]
+
+
+def _boxes_nms(segments: np.ndarray, scores: np.ndarray) -> Prepared:
+    """Boxes of height 1.  They come back without their rows; scores are distinct, so they tell which ones these are."""
+    nms_2d = _package("ensemble_boxes", "ensemble-boxes").nms
+    boxes = np.insert(_unit(segments), [1, 2], [0.0, 1.0], axis=1)
+    labels, by_score = np.zeros(len(scores), np.int64), np.argsort(scores)
+
+    def call() -> np.ndarray:
+        _, values = _checked(segments, scores)
+        return nms_2d([boxes], [values], [labels], iou_thr=THRESHOLD)[1]  # type: ignore[no-any-return]
+
+    return call, lambda kept: _column(by_score[np.searchsorted(scores, kept, sorter=by_score)])
+
+
+def _torchvision_nms(segments: np.ndarray, scores: np.ndarray) -> Prepared:
+    torch, ops = _torch(), _package("torchvision.ops", "torchvision")
+    boxes = torch.from_numpy(np.insert(segments, [1, 2], [0.0, 1.0], axis=1))
+    return lambda: ops.nms(boxes, torch.from_numpy(_checked(segments, scores)[1]), THRESHOLD), _column
+
+
+def _clone_nms(root: Path, segments: np.ndarray, scores: np.ndarray) -> Prepared:
+    """ActionFormer's or OpenTAD's compiled extension, from the folder where it was built; it knows float32 only."""
+    torch = _torch()
+    sys.path.insert(0, str(root))
+    try:
+        extension = importlib.import_module("nms_1d_cpu")
+    except ImportError as error:
+        raise Unavailable(f"nms_1d_cpu does not load: {error}") from error
+    finally:
+        sys.path.remove(str(root))
+
+    def call() -> Any:
+        rows, values = (torch.from_numpy(given).float() for given in _checked(segments, scores))
+        return extension.nms(rows, values, iou_threshold=THRESHOLD)
+
+    return call, _column
+
+
+def _torch_overlaps(torch: Any, starts: Any, ends: Any, pick: Any, rows: Any) -> Any:
+    shared = (torch.minimum(ends[pick], ends[rows]) - torch.maximum(starts[pick], starts[rows])).clamp(min=0)
+    return shared / (ends[pick] - starts[pick] + ends[rows] - starts[rows] - shared)
+
+
+def _torch_nms(segments: np.ndarray, scores: np.ndarray) -> Prepared:
+    """In the manner of AFSD: a Python loop over picks, each of which computes its overlap with all rows left."""
+    torch = _torch()
+
+    def call() -> list[int]:
+        rows, values = (torch.from_numpy(given) for given in _checked(segments, scores))
+        starts, ends = rows.unbind(1)
+        left, keep = values.argsort(descending=True), []
+        while len(left):
+            pick, left = left[0], left[1:]
+            keep.append(int(pick))
+            left = left[_torch_overlaps(torch, starts, ends, pick, left) <= THRESHOLD]
+        return keep
+
+    return call, _column
+
+
+def _torch_soft(segments: np.ndarray, scores: np.ndarray) -> Prepared:
+    """In the manner of AFSD, but the last row comes back, too: each pick decays the scores of all rows left."""
+    torch = _torch()
+
+    def call() -> Any:
+        rows, values = (torch.from_numpy(given) for given in _checked(segments, scores))
+        starts, ends = rows.unbind(1)
+        values, left, keep = values.clone(), torch.ones(len(values), dtype=torch.bool), []
+        while left.any():
+            pick = torch.where(left, values, -torch.inf).argmax()
+            keep.append(int(pick))
+            left[pick] = False
+            overlaps = _torch_overlaps(torch, starts, ends, pick, slice(None))
+            values = torch.where(left, values * torch.exp(-overlaps.square() / SIGMA), values)
+        return torch.stack((torch.tensor(keep, dtype=values.dtype), values[keep]), dim=1)
+
+    return call, np.asarray
+
+
+def _others(
+    job: str, clones: Mapping[str, Path]
+) -> dict[str, tuple[Callable[[np.ndarray, np.ndarray], Prepared], int]]:
+    """Further contenders of a job, each with the most rows it gets, so that the run ends."""
+    if job == "soft-NMS":
+        return {"torch loop": (_torch_soft, 10_000)}
+    if job != "NMS":
+        return {}
+    clone = {"clone of nms_1d_cpu": (partial(_clone_nms, clones["nms1d"]), 10_000)} if "nms1d" in clones else {}
+    return {
+        "ensemble-boxes": (_boxes_nms, 10_000),
+        "torchvision": (_torchvision_nms, 100_000),
+        "torch loop": (_torch_nms, 10_000),
+        **clone,
+    }
 
 
 def run(
     *,
     clones: Mapping[str, Path] | None = None,
     sizes: Sequence[int] = (100, 1_000, 10_000, 100_000),
-    large: Sequence[int] = (1_000_000,),
     dense: int = 2_000,
     boxes: Sequence[int] = (500, 5_000),
     repeats: int = 31,
@@ -296,8 +428,16 @@ def run(
         NAME,
         "Segments: NMS, soft-NMS, fusion, voting, weighted fusion",
         {"sigma": SIGMA, "threshold": THRESHOLD, "temperature": TEMPERATURE, "voting threshold": VOTES},
+        pictures=[
+            Picture(
+                "contenders.png",
+                "Time of one call, of ours and of others",
+                (Panel("NMS", "rows"), Panel("soft-NMS", "rows")),
+            )
+        ],
+        packages=PACKAGES,
     )
-    medians: dict[str, list[float]] = {}
+    clones = clones or {}
     for name, job, tolerance in (
         ("NMS", _nms, 0.0),
         ("NMS, threshold 0", _touch, 0.0),
@@ -307,37 +447,34 @@ def run(
         ("weighted fusion", _weighted, 1e-6),
     ):
         for n in sizes:
-            rows = _together(f"{name}, n = {n:,}", n, job(*make_rows(n)), tolerance, repeats, slow_repeats)
-            medians.setdefault(name, []).append(rows["ours"].median)
-            report.rows += rows.values()
-        rows = _together(
-            f"{name}, all overlap, n = {dense:,}", dense, job(*make_dense_rows(dense)), tolerance, repeats, repeats
-        )
-        report.rows += rows.values()
-    for n in large:
-        calls = _nms(*make_rows(n))
-        row = _together(f"NMS, n = {n:,}", n, {"ours": calls["ours"]}, 0.0, slow_repeats, slow_repeats)["ours"]
-        medians["NMS"].append(row.median)
-        report.rows.append(row)
+            given = make_rows(n)
+            if "nms1d" in clones and name == "NMS":  # it would round
+                given = tuple(column.astype(np.float32).astype(np.float64) for column in given)
+            calls, compared = job(*given), {}
+            for who, (prepare, most) in _others(name, clones).items():
+                try:
+                    if n <= most:
+                        calls[who], compared[who] = prepare(*given)
+                except Unavailable as reason:
+                    report.skipped[f"{who} ({name})"] = str(reason)
+            report.rows += _together(name, n, calls, tolerance, repeats, slow_repeats, compared).values()
+        calls = job(*make_dense_rows(dense))
+        report.rows += _together(f"{name}, all overlap", dense, calls, tolerance, repeats, repeats).values()
     for n, (name, make, models) in product(
         boxes, (("five models", make_models, 5), ("one list, not what it is for", make_rows, 1))
     ):
         try:
             calls = _boxes(*make(n), models)
-        except ImportError:
-            report.skipped["ensemble-boxes"] = "not installed (pip install ensemble-boxes)"
+        except Unavailable as reason:
+            report.skipped["ensemble-boxes (weighted fusion)"] = str(reason)
             break
-        who = f"weighted fusion, {name}, n = {n:,}"
-        report.rows += _together(who, n, calls, 1e-6, repeats, slow_repeats).values()
-    for name, values in medians.items():
-        growth = [log(b / a) / log(m / n) for n, m, a, b in _steps([*sizes, *large], values)]
-        report.notes.append(
-            f"Growth of ours, {name}: exponent {', '.join(f'{one:.2f}' for one in growth)} from each size to the next."
-        )
+        report.rows += _together(f"weighted fusion, {name}", n, calls, 1e-6, repeats, slow_repeats).values()
     report.notes += [
         "Ratio: median over the median of ours for the same rows, in this run. Whole Python calls; the loops are "
         "compiled and get their rows through the same argument checks.",
-        "The dead-mask loop is the algorithm of the published C++ NMS. "
+        "The dead-mask loop is the algorithm of the published C++ NMS. The torch loops are Python loops over picks in "
+        "the manner of AFSD, in float64 and one thread. ensemble-boxes and torchvision get boxes of height 1, made "
+        "beforehand, in [0, 1] for the former. "
         "The compacting loops look at all rows that are left, the plain ones at all rows or means. The fusion loop "
         "makes start, end and score only; ours also membership, sizes and spreads.",
         "Any moment lies in about ten segments, however many there are. Five models: all see the same instances, each "
@@ -346,24 +483,28 @@ def run(
     return report
 
 
-def _steps(sizes: Sequence[int], values: Sequence[float]) -> Iterator[tuple[int, int, float, float]]:
-    return zip(sizes, sizes[1:], values, values[1:])
-
-
 def _together(
-    job: str, n: int, calls: dict[str, Call], tolerance: float, repeats: int, slow_repeats: int
+    job: str,
+    n: int,
+    calls: dict[str, Call],
+    tolerance: float,
+    repeats: int,
+    slow_repeats: int,
+    compared: Mapping[str, Callable[[Any], np.ndarray]] | None = None,
 ) -> dict[str, Row]:
-    """Contenders agree, then take turns; above 10,000 rows, and for ensemble-boxes, the others have fewer turns."""
-    results = {who: _sorted(call()) for who, call in calls.items()}
+    """Contenders agree, then take turns; the slow ones, and above 10,000 rows all others, have fewer of them."""
+    results = {who: _sorted((compared or {}).get(who, np.asarray)(call())) for who, call in calls.items()}
     agreement = {
-        who: "" if who == "ours" else common.require_equal_values(results["ours"], rows, f"{job}: {who}", tolerance)
+        who: ""
+        if who == "ours"
+        else common.require_equal_values(results["ours"], rows, f"{job}, n = {n:,}: {who}", tolerance)
         for who, rows in results.items()
     }
-    slow = {who for who in calls if who == "ensemble-boxes" or (who != "ours" and n > 10_000)}
+    slow = {who for who in calls if who in SLOW or (who != "ours" and n > 10_000)}
     seconds = common.time_together(calls, {who: slow_repeats if who in slow else repeats for who in calls})
     rows = {}
     for who, values in seconds.items():
-        goal = None if any(word in job for word in ("all overlap", "one list", "threshold 0")) else GOALS.get((who, n))
+        goal = GOALS.get((job, who, n))
         times = common.ratio(values, seconds["ours"])
         rows[who] = Row(
             job,
@@ -373,6 +514,7 @@ def _together(
             goal="" if goal is None else f"at least {goal:g} times",
             reached=None if goal is None else times >= goal,
             agreement=agreement[who],
+            size=n,
         )
     return rows
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +19,14 @@ from benchmarks import __main__ as command
 from benchmarks import (
     bench_chain,
     bench_evaluation,
+    bench_growth,
     bench_labels,
     bench_memory,
     bench_segments,
     bench_start,
     common,
     contenders,
+    pictures,
 )
 from tal_postproc import synthetic
 
@@ -52,9 +58,13 @@ def test_chain_compares_and_times_everybody():
 
 def test_evaluation_compares_and_times_everybody():
     pytest.importorskip("pandas")
-    report = bench_evaluation.run(num_detections=150, num_videos=6, repeats=2, slow_repeats=1)
+    report = bench_evaluation.run(num_detections=150, num_videos=6, repeats=2, slow_repeats=1, many=300)
     pandas = next(row for row in report.rows if row.who == "literal pandas")
     assert pandas.agreement.endswith("values equal within 1e-09")
+    assert pandas.reached == (pandas.ratio >= 500)
+    many = report.rows[-1]
+    assert 200 < int(many.job.split(", ")[1].split()[0]) <= 300  # without the classes that the ground truth lacks
+    assert (many.goal, many.reached) == ("below 2 s", True)
     assert {row.job for row in report.rows if row.who == "ours"} >= {"activitynet", "wtalc", "mmaction"}
 
 
@@ -114,7 +124,7 @@ def test_labels_are_compared_and_timed():
 
 def test_loops_over_segments_are_compared_and_timed():
     report = bench_segments.run(**bench_segments.QUICK)
-    rows = {(row.job, row.who): row for row in report.rows}
+    rows = {(row.job, row.who): row for row in report.rows if row.size in (200, 300)}
     for job, who in (
         ("NMS", "dead-mask loop"),
         ("NMS", "kept-list loop"),
@@ -124,10 +134,126 @@ def test_loops_over_segments_are_compared_and_timed():
         ("voting", "plain loop"),
         ("weighted fusion", "plain loop"),
     ):
-        for size in ("n = 300", "all overlap, n = 200"):
-            assert rows[f"{job}, {size}", who].agreement.endswith(("within 0", "within 1e-12", "within 1e-06"))
-            assert rows[f"{job}, {size}", "ours"].ratio == 1
-    assert "ensemble-boxes" in report.skipped or ("weighted fusion, five models, n = 100", "ensemble-boxes") in rows
+        for name in (job, f"{job}, all overlap"):
+            assert rows[name, who].agreement.endswith(("within 0", "within 1e-12", "within 1e-06"))
+            assert rows[name, "ours"].ratio == 1
+    for who, jobs in {
+        "torch loop": ("NMS", "soft-NMS"),
+        "torchvision": ("NMS",),
+        "ensemble-boxes": ("NMS", "weighted fusion"),
+    }.items():
+        for job in jobs:
+            timed = [row for row in report.rows if row.who == who and row.job.startswith(job)]
+            reason = report.skipped.get(f"{who} ({job})", "")
+            assert bool(timed) != reason.startswith(("not installed (pip install ", "does not load: "))
+
+
+def boxes_nms(boxes, scores, threshold):
+    """Plain NMS of boxes, as a package might have it."""
+    boxes, keep = np.asarray(boxes), []
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for row in np.argsort(-np.asarray(scores)):
+        shared = np.minimum(boxes[row, 2:], boxes[keep, 2:]) - np.maximum(boxes[row, :2], boxes[keep, :2])
+        shared = np.prod(np.maximum(shared, 0), axis=1)
+        if not (shared / (area[row] + area[keep] - shared) > threshold).any():
+            keep.append(row)
+    return np.array(keep)
+
+
+def test_packages_get_boxes_and_must_agree(monkeypatch):
+    tensors = SimpleNamespace(from_numpy=np.array, set_num_threads=lambda number: None)
+    packages = {"torch": tensors, "torchvision.ops": SimpleNamespace(nms=boxes_nms)}
+
+    def package(module, package):
+        if module not in packages:
+            raise common.Unavailable("not here")
+        return packages[module]
+
+    monkeypatch.setattr(bench_segments, "_package", package)
+    monkeypatch.setattr(bench_segments, "_torch_nms", bench_segments._boxes_nms)
+    segments, scores = bench_segments.make_rows(200)
+    call, compared = bench_segments._torchvision_nms(segments, scores)
+    ours = bench_segments._nms(segments, scores)["ours"]()
+    assert common.require_equal_values(ours, compared(call()), "torchvision", 0.0)
+    packages["torchvision.ops"] = SimpleNamespace(nms=lambda *given: boxes_nms(*given)[1:])
+    with pytest.raises(common.Disagreement, match="NMS, n = 100: torchvision: shape"):
+        bench_segments.run(**bench_segments.QUICK)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ImportError("no such module"), "not installed (pip install somebody)"),
+        (RuntimeError("operator torchvision::nms does not exist"), "does not load: operator torchvision::nms does not"),
+    ],
+)
+def test_a_package_that_is_missing_is_skipped_with_the_reason(monkeypatch, error, reason):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(bench_segments, "importlib", SimpleNamespace(import_module=fail))
+    with pytest.raises(common.Unavailable, match=re.escape(reason)):
+        bench_segments._package("somebody", "somebody")
+    monkeypatch.setattr(common, "time_together", lambda calls, turns: dict.fromkeys(calls, (1.0,)))
+    report = bench_segments.run(**bench_segments.QUICK)
+    packages = {"ensemble-boxes (NMS)", "torchvision (NMS)", "torch loop (NMS)", "torch loop (soft-NMS)"}
+    assert set(report.skipped) == {*packages, "ensemble-boxes (weighted fusion)"}
+    assert all(why.startswith(reason.split(" (")[0].split(":")[0]) for why in report.skipped.values())
+    assert {row.who for row in report.rows} == {
+        "ours",
+        "dead-mask loop",
+        "kept-list loop",
+        "compacting loop",
+        "plain loop",
+    }
+
+
+def test_growth_is_measured_and_drawn(tmp_path):
+    report = bench_growth.run(**bench_growth.QUICK)
+    lines = {
+        (row.job, row.who): sorted(one.size for one in report.rows if one.job == row.job and one.who == row.who)
+        for row in report.rows
+    }
+    assert {who for job, who in lines if job == bench_growth.TIME} == set(bench_growth.FUNCTIONS)
+    assert all(lines[bench_growth.TIME, who] == [100, 1_000] for who in bench_growth.FUNCTIONS)
+    for preset in ("gaufuse", "rskp"):
+        assert lines["chain against T", preset] == [100, 200]
+        assert lines["chain against thresholds", preset] == [5, 10]
+        assert lines["chain against classes", preset] == [1, 2]
+        assert lines["chain against videos", preset] == [2, 4]
+        assert lines["chain against threads, short videos", preset] == [1, 2]
+    assert "memory" in report.skipped or lines[bench_growth.MEMORY, "nms"] == [100, 1_000]
+    pytest.importorskip("matplotlib")
+    common.write_json(report, tmp_path)
+    saved = common.read_reports(tmp_path, ["growth"])[0]
+    paths = pictures.draw(saved, tmp_path / "images")
+    assert {path.name for path in paths} >= {"growth_time.png", "growth_chain.png", "growth_threads.png"}
+    before = [path.read_bytes() for path in paths]
+    assert all(content.startswith(b"\x89PNG") for content in before)
+    assert [path.read_bytes() for path in pictures.draw(saved, tmp_path / "images")] == before  # from the JSON alone
+    for path in paths:
+        assert f"(images/{path.name})" in common.markdown(saved)
+
+
+def test_memory_is_what_the_call_adds(monkeypatch):
+    def allocate(n):
+        return lambda: np.ones(n)
+
+    monkeypatch.setitem(bench_growth.FUNCTIONS, "nms", allocate)
+    monkeypatch.setattr(bench_growth.subprocess, "run", lambda *_, **__: pytest.fail("not in this process"))
+    out = io.StringIO()
+    with redirect_stdout(out):
+        bench_growth.worker("nms", 4_000_000)
+    if out.getvalue() != "null\n":
+        assert 28 < float(out.getvalue()) < 40  # 32 MB
+
+
+def test_memory_is_skipped_where_no_process_can_reset_its_peak(monkeypatch):
+    done = subprocess.CompletedProcess([], 0, "null\n", "")
+    monkeypatch.setattr(bench_growth.subprocess, "run", lambda *_, **__: done)
+    report = bench_growth.run(**{**bench_growth.QUICK, "sizes": (100,)})
+    assert "reset its peak" in report.skipped["memory"]
+    assert "growth_memory.png" not in {picture.file for picture in report.pictures}
 
 
 # ------------------------------------------------------------------------------------------------ comparisons can fail
@@ -188,7 +314,7 @@ def test_a_wrong_evaluator_is_not_timed(monkeypatch, change, message):
     pytest.importorskip("pandas")
     monkeypatch.setattr(contenders, "contenders", broken("literal pandas", change))
     with pytest.raises(common.Disagreement, match=f"literal pandas.*{message}"):
-        bench_evaluation.run(num_detections=100, num_videos=4, repeats=1, slow_repeats=1)
+        bench_evaluation.run(num_detections=100, num_videos=4, repeats=1, slow_repeats=1, many=100)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +444,7 @@ def test_clones_are_contenders(clone):
         "clone of rskp (gaufuse)": "it publishes rskp, not gaufuse",
         "clone of gaufuse (rskp)": "it publishes gaufuse, not rskp",
     }
-    report = bench_evaluation.run(clones=clone, num_detections=150, num_videos=6, repeats=1, slow_repeats=1)
+    report = bench_evaluation.run(clones=clone, num_detections=150, num_videos=6, repeats=1, slow_repeats=1, many=100)
     assert any(row.who == "clone of anet" and "equal within" in row.agreement for row in report.rows)
     assert "a_package_that_is_not_installed" not in sys.modules
     assert (list(sys.path), sys.argv, np.load, set(vars(np))) == (before[0], *before[2:])
@@ -357,6 +483,9 @@ def test_a_folder_that_is_not_there_is_skipped_with_the_reason(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- output
 
 
+EMPTY_PAGE = f"{common.SUMMARY_BEGIN}\nold\n{common.SUMMARY_END}\n{common.BEGIN}\nold\n{common.END}"
+
+
 def report_of(name="chain"):
     rows = [
         common.Row("all", "ours", (0.002, 0.001, 0.003)),
@@ -368,7 +497,7 @@ def report_of(name="chain"):
 
 def test_json_and_the_page_are_rewritten(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{common.BEGIN}\nold table\n{common.END}\nafter\n")
+    page.write_text(f"before\n{EMPTY_PAGE}\nafter\n".replace("old", "old table"))
     for _ in range(2):
         common.write_json(report_of(), tmp_path / "results")
         common.write_docs(tmp_path / "results", page, ["absent", "chain"])
@@ -384,6 +513,9 @@ def test_json_and_the_page_are_rewritten(tmp_path):
     assert "12.3 MB" in text
     assert "* Skipped: somebody: not installed." in text
     assert text.count("### Everything") == 1
+    summary = text.split(common.SUMMARY_BEGIN)[1].split(common.SUMMARY_END)[0]
+    assert "0 of 1 goals are reached, 1 not." in summary
+    assert "| chain | all | theirs | 125 times | at least 300 times | **no** |" in summary
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -397,7 +529,45 @@ def test_a_page_without_markers_is_left_alone(tmp_path):
 
 def test_the_page_of_the_project_has_its_markers():
     text = common.DOCS.read_text()
-    assert text.count(common.BEGIN) == text.count(common.END) == 1
+    for marker in (common.BEGIN, common.END, common.SUMMARY_BEGIN, common.SUMMARY_END):
+        assert text.count(marker) == 1
+
+
+def test_goals_that_are_not_reached_come_first():
+    rows = [
+        common.Row("a", "they", (1.0,), ratio=5432.1, goal="at least 300 times", reached=True),
+        common.Row("b", "ours", (3.0, 2.5, 4.0), goal="below 2 s", reached=False, size=1_000),
+        common.Row("c", "they", (1.0,), ratio=1.0),
+    ]
+    text = common.summary([common.Report("x", "X", {}, rows).to_dict()])
+    lines = [line for line in text.splitlines() if line.startswith("| x ")]
+    assert lines == [
+        "| x | b, n = 1,000 | ours | 3 s | below 2 s | **no** |",
+        "| x | a | they | 5,432 times | at least 300 times | yes |",
+    ]
+    assert text.startswith("1 of 2 goals are reached, 1 not.")
+
+
+def test_growth_is_read_along_a_line():
+    rows = [common.Row("time", "f", (1e-3 * n**1.5,), size=n) for n in (1, 10, 100, 1_000)]
+    rows += [
+        common.Row("memory", "f", (value,), unit="MB", size=n) for n, value in ((10, 0.01), (100, 1.0), (1_000, 10.0))
+    ]
+    assert common.exponent(rows[:4]) == pytest.approx(1.5)
+    assert common.exponent([replace(rows[0], values=(1e6,)), *rows[1:4]]) == pytest.approx(1.5)  # two decades only
+    assert common.exponent(rows[4:]) == pytest.approx(1.0)  # without what a process cannot tell
+    assert common.exponent(rows[:1]) is None
+    text = common.markdown(common.Report("x", "X", {}, rows).to_dict())
+    assert "| memory | 10 | 100 | 1,000 | exponent |" in text
+    assert "| f | 0.0 MB (0.0 MB to 0.0 MB) | 1.0 MB (1.0 MB to 1.0 MB) | 10.0 MB (10.0 MB to 10.0 MB) | 1.00 |" in text
+
+
+def test_a_picture_without_rows_is_an_error(tmp_path):
+    pytest.importorskip("matplotlib")
+    report = report_of()
+    report.pictures.append(common.Picture("all.png", "All", (common.Panel("nothing", "n"),)))
+    with pytest.raises(ValueError, match=r"all\.png: there are no rows of the job 'nothing'"):
+        pictures.draw(report.to_dict(), tmp_path)
 
 
 def test_contenders_take_turns():
@@ -416,10 +586,14 @@ def test_command_runs_the_named_benchmarks(monkeypatch, capsys, tmp_path):
     assert "### Everything" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     page = tmp_path / "page.md"
-    page.write_text(f"{common.BEGIN}{common.END}")
+    page.write_text(EMPTY_PAGE)
     monkeypatch.setattr(common, "DOCS", page)
     command.main(["chain"], [])
     assert (tmp_path / "chain.json").exists()
     assert "### Everything" in page.read_text()
+    page.write_text(EMPTY_PAGE)
+    command.main([], ["--redraw"])
+    assert "### Everything" in page.read_text()
+    assert len(seen) == 2  # nothing was measured again
     with pytest.raises(SystemExit):
         command.main([], ["nothing"])
