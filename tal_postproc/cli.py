@@ -1,4 +1,4 @@
-"""The command line: ``tal-postproc demo | detect | labels | evaluate | presets``.
+"""The command line: ``tal-postproc demo | detect | labels | evaluate | presets | bench``.
 
 A user's mistake ends with exit code 2 and one line; progress bars show on a terminal only.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn, cast
@@ -25,6 +28,7 @@ from .evaluation import PROTOCOLS, mean_average_precision
 from .formats import read_annotations, read_detections, read_tcams, write_detections, write_tcams
 from .linpro import linpro_label_maps
 from .pipeline import PostProcessor
+from .suppression import nms
 from .types import Annotations, LinProLabelMap, MeanAveragePrecision, MissingExtraError, Segments, Video, Videos
 
 DEMO_PRESET = "gaufuse"
@@ -399,6 +403,45 @@ def _left(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
     return ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in [header, *rows])
 
 
+def bench(args: argparse.Namespace) -> None:
+    """Seconds of NMS, of two presets and of mAP on synthetic data: the same work wherever it runs."""
+    if args.videos < 1 or args.repeats < 1:
+        raise ValueError(f"bench needs at least 1 video and 1 repeat, got {args.videos} and {args.repeats}")
+    from . import synthetic
+
+    data = synthetic.make_videos(args.videos)
+    calls: dict[str, Callable[[], object]] = {}
+    for n in (1_000, 10_000, 100_000):
+        rng = np.random.default_rng(0)
+        start = rng.uniform(0, n, n)  # any moment lies in about ten segments, however many there are
+        segments, scores = np.column_stack((start, start + 10 * rng.lognormal(-0.5, 1.0, n))), rng.random(n)
+        calls[f"NMS of {n:,} segments"] = partial(nms, segments, scores, tiou_threshold=0.5)
+    for preset in ("rskp", "gaufuse"):
+        for threads in dict.fromkeys((1, args.threads)):
+            process = partial(PostProcessor.from_preset(preset).process, data.videos, threads)
+            calls[f"{preset}, {args.videos} videos, threads: {threads or 'all'}"] = lambda process=process: list(
+                process()
+            )  # type: ignore[misc]
+    found = Segments.concatenate(list(PostProcessor.from_preset("rskp").process(data.videos, args.threads)))
+    seconds = found.to_seconds([_step(video) for video in data.videos])
+    calls[f"mAP of {len(found):,} detections at 7 tIoU"] = partial(
+        mean_average_precision, seconds, data.ground_truth, empty_class="zero_ap"
+    )
+    rows = []
+    for name, call in calls.items():
+        call()  # compile, or load what was compiled
+        times = []
+        for _ in range(args.repeats):
+            started = time.perf_counter()
+            call()
+            times.append(1000 * (time.perf_counter() - started))
+        rows.append([name, *(f"{value:.3g}" for value in (np.median(times), min(times), max(times)))])
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "numba"))
+    print(f"tal_postproc {__version__}, {versions}, Python {platform.python_version()}, {platform.system()}")
+    print(f"{os.cpu_count()} cores; milliseconds of {args.repeats} runs; nothing is compiled in them\n")
+    print(_table(["", "median", "least", "most"], rows))
+
+
 # -------------------------------------------------------------------------------------------------------------- parser
 
 
@@ -518,6 +561,16 @@ def _parser() -> argparse.ArgumentParser:
         "tal-postproc presets gaufuse",
     )
     command.add_argument("name", nargs="?", help="a preset")
+
+    command = add(
+        "bench",
+        bench,
+        "How fast this machine is: NMS, the chains of two presets and mAP, timed on synthetic data.",
+        "tal-postproc bench --videos 1000",
+    )
+    command.add_argument("--videos", type=int, default=200, help="number of synthetic videos (default 200)")
+    command.add_argument("--repeats", type=int, default=5, help="runs of everything (default 5)")
+    threads(command)
     return parser
 
 

@@ -390,6 +390,8 @@ def test_labels_of_no_videos(tmp_path, capsys):
         (["demo", "--videos", "-1"], "`num_videos`"),
         (["demo", "--videos", "0"], "at least 1 video"),
         (["demo", "--protocol", "coco", "--videos", "2"], "`protocol`"),
+        (["bench", "--videos", "0"], "at least 1 video and 1 repeat, got 0 and 5"),
+        (["bench", "--repeats", "0"], "at least 1 video and 1 repeat, got 200 and 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path, tcams, monkeypatch, capsys):
@@ -420,12 +422,35 @@ def _written(folder, data):
 
 
 def test_help_has_an_example_for_every_command(capsys):
-    for command in ("demo", "detect", "labels", "evaluate", "presets"):
+    for command in ("demo", "detect", "labels", "evaluate", "presets", "bench"):
         with pytest.raises(SystemExit, match="0"):
             run(command, "--help")
         assert f"example:\n  tal-postproc {command}" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         run("fly")
+
+
+def test_bench_times_what_it_says(capsys, monkeypatch):
+    calls = []
+    process = PostProcessor.process
+
+    def counted(self, videos, num_threads=None, **more):
+        calls.append((len(videos), num_threads))
+        return process(self, videos, num_threads, **more)
+
+    monkeypatch.setattr(PostProcessor, "process", counted)
+    assert run("bench", "--videos", "3", "--repeats", "2", "--threads", "2") == 0
+    assert calls.count((3, 1)) == 2 * (1 + 2)  # two presets, once before they are timed
+    assert calls.count((3, 2)) == 2 * (1 + 2) + 1  # and the detections that are judged
+    out = capsys.readouterr().out
+    assert "2 runs" in out
+    rows = [line for line in out.splitlines() if line.startswith(("NMS", "rskp", "gaufuse", "mAP"))]
+    assert len(rows) == 3 + 4 + 1
+    for row in rows:
+        median, least, most = map(float, row.split()[-3:])
+        assert 0 < least <= median <= most
+    assert run("bench", "--videos", "1", "--repeats", "1", "--threads", "1") == 0
+    assert capsys.readouterr().out.count("rskp") == 1
 
 
 def test_it_runs_as_a_module():
