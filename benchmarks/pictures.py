@@ -34,7 +34,7 @@ def _draw(picture: Picture, rows: Sequence[Row], folder: Path) -> Path:
 
     across = min(2, len(picture.panels))
     down = -(-len(picture.panels) // across)
-    size = (9.0, 5.6) if across == 1 else (12.0, 0.8 + 4.2 * down)
+    size = (9.0, 6.2) if across == 1 else (12.0, 0.6 + 5.0 * down)
     figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     figure.suptitle(picture.title, fontsize=14, fontweight="bold", color=INK)
@@ -85,8 +85,11 @@ def _panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         axes.spines[side].set_color("#c8ccd1")
     axes.tick_params(which="both", length=0, colors=INK)
     _ticks(axes, sorted({_size(row) for row in rows}))
-    legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK, title="in brackets: exponent", alignment="left")
-    legend.get_title().set(color=MUTED, fontsize=9)
+    legend = axes.legend(  # below, where it covers no line
+        loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, frameon=False, fontsize=9, labelcolor=INK
+    )
+    legend.set_title("in brackets: exponent", prop={"size": 9})
+    legend.get_title().set_color(MUTED)
 
 
 def _size(row: Row) -> int:
