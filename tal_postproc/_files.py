@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 
+def is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Is it there, and no regular file?  Asked of the path itself: what ``/dev/stdout`` leads to may have no name."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a file that takes the name `path` when the block ends well, and leaves no trace when it does not.
@@ -28,11 +33,11 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -
     'whole'
     """
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with open(target, mode, **text) as file:
+    if is_pipe(path):
+        with open(path, mode, **text) as file:
             yield file
         return
+    target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
     # not mkstemp: its files are closed to other users whatever the umask says

@@ -9,9 +9,10 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
 from tokenize import TokenError
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,11 +250,30 @@ def _fill(file: IO[bytes], target: memoryview, name: str) -> None:
         done += count
 
 
-def write_npz(file: IO[bytes], arrays: dict[str, NDArray[Any]], *, compressed: bool) -> None:
+class Stacked(NamedTuple):
+    """An array that is written part by part, never held whole."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Iterable[NDArray[Any]]
+
+
+def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray[Any] | Stacked], *, compressed: bool) -> None:
     """Arrays as an .npz file, the same bytes for the same arrays (NumPy's own writer adds the time of day)."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
             with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+                if not isinstance(array, Stacked):
+                    np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+                    continue
+                dtype = array.dtype.newbyteorder("=")
+                head = {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": array.shape,
+                }
+                np.lib.format.write_array_header_1_0(member, head)
+                for part in array.parts:
+                    member.write(np.ascontiguousarray(part, dtype).reshape(-1).view(np.uint8).data)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _npy
 from ._checks import Int
@@ -19,6 +19,9 @@ from ._files import atomic_write
 from .types import Annotations, FormatError, Segments, Video, Videos
 
 MAX_NPZ_BYTES = 16 << 30
+BLOCK = 64  # videos that are read at once where all of a file streams by
+
+Arrays = dict[str, NDArray[Any] | _npy.Stacked]
 
 _MAP_NAMES = {"tcam": "cas"}  # name in the file -> name that presets look for
 _KNOWN_MAPS = frozenset({"tcam", "cas", "attention", "actionness", "logits"})  # never left alone where they do not fit
@@ -187,6 +190,10 @@ class TcamReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was read stays."""
         self._npz.close()
 
     def read(self, start: int, stop: int) -> tuple[Video, ...]:
@@ -425,11 +432,12 @@ def write_tcams(
         classes = (videos.classes or None) if classes is None else classes
     if classes is None and annotations is not None:
         classes = annotations.classes
-    arrays = _tcam_arrays(tuple(videos))
+    videos = tuple(videos)
+    arrays = _tcam_arrays(videos)
     if classes is not None:
         arrays["classes"] = text_array(class_names(classes), "classes")
     if annotations is not None:
-        arrays |= _truth_arrays(annotations, arrays["names"].tolist(), tuple(classes or ()))
+        arrays |= _truth_arrays(annotations, [video.id for video in videos], tuple(classes or ()))
     with atomic_write(path, "wb") as file:
         _npy.write_npz(file, arrays, compressed=compressed)
 
@@ -442,7 +450,7 @@ def text_array(names: Sequence[str], argument: str) -> NDArray[np.str_]:
     return np.array(names, dtype=np.str_).reshape(len(names))
 
 
-def _tcam_arrays(videos: tuple[Video, ...]) -> dict[str, NDArray[Any]]:
+def _tcam_arrays(videos: tuple[Video, ...]) -> Arrays:
     """Everything but class names and ground truth."""
     ids = [video.id for video in videos]
     if (twice := repeated(ids)) is not None:
@@ -469,32 +477,96 @@ def _tcam_arrays(videos: tuple[Video, ...]) -> dict[str, NDArray[Any]]:
                 f"`videos` has a map {name!r}, which would be read back as {_MAP_NAMES[name]!r}; rename it"
             )
     unknown = math.nan
-    arrays: dict[str, NDArray[Any]] = {
-        "names": text_array(ids, "videos"),
-        "offsets": np.cumsum([0, *(video.num_snippets for video in videos)], dtype=np.int64),
-        "duration": np.array([unknown if v.duration is None else v.duration for v in videos], np.float64),
-        "seconds_per_snippet": np.array(
-            [unknown if v.seconds_per_snippet is None else v.seconds_per_snippet for v in videos], np.float64
-        ),
-        "map_names": text_array(list(maps.values()), "videos"),
-        "score_names": text_array(list(scores.values()), "videos"),
-    }
+    arrays = _head_arrays(
+        ids,
+        [video.num_snippets for video in videos],
+        [unknown if v.duration is None else v.duration for v in videos],
+        [unknown if v.seconds_per_snippet is None else v.seconds_per_snippet for v in videos],
+        list(maps.values()),
+        list(scores.values()),
+    )
     for name, array_name in maps.items():
         parts = [video.maps[name] for video in videos]
         if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
             raise ValueError(f"`videos` must share the width and dtype of map {name!r}, got {_kinds(parts)}")
-        arrays[array_name] = np.concatenate(parts)
+        rows = (sum(map(len, parts)), *parts[0].shape[1:])
+        arrays[array_name] = _npy.Stacked(rows, parts[0].dtype, parts)
     for name, array_name in scores.items():
         parts = [video.scores[name] for video in videos]
         if len({part.shape for part in parts}) > 1:
             raise ValueError(f"`videos` must share the width of scores {name!r}, got {_kinds(parts)}")
         arrays[array_name] = np.stack(parts)
-    if any(video.warp is not None for video in videos):
-        warps = [video.warp or (np.empty(0), np.empty(0)) for video in videos]
-        arrays["warp_offsets"] = np.cumsum([0, *(len(knots) for knots, _ in warps)], dtype=np.int64)
-        arrays["warp_knots"] = np.concatenate([knots for knots, _ in warps])
-        arrays["warp_times"] = np.concatenate([times for _, times in warps])
+    arrays |= _warp_arrays([video.warp for video in videos])
     return arrays
+
+
+def _head_arrays(
+    ids: Sequence[str],
+    lengths: ArrayLike,
+    durations: ArrayLike,
+    steps: ArrayLike,
+    map_names: Sequence[str],
+    score_names: Sequence[str],
+) -> Arrays:
+    """What stands before the maps."""
+    return {
+        "names": text_array(ids, "videos"),
+        "offsets": np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))]).astype(np.int64),
+        "duration": np.asarray(durations, np.float64),
+        "seconds_per_snippet": np.asarray(steps, np.float64),
+        "map_names": text_array(map_names, "videos"),
+        "score_names": text_array(score_names, "videos"),
+    }
+
+
+def _warp_arrays(warps: Sequence[tuple[NDArray[Any], NDArray[Any]] | None]) -> Arrays:
+    if not any(warp is not None for warp in warps):
+        return {}
+    filled = [warp or (np.empty(0), np.empty(0)) for warp in warps]
+    return {
+        "warp_offsets": np.cumsum([0, *(len(knots) for knots, _ in filled)], dtype=np.int64),
+        "warp_knots": np.concatenate([knots for knots, _ in filled]),
+        "warp_times": np.concatenate([times for _, times in filled]),
+    }
+
+
+def merge_tcams(path: StrPath, parts: Sequence[StrPath], *, compressed: bool = False) -> None:
+    """Files of `write_tcams` with maps alone as one file: what it writes for all their videos, held in memory in parts.
+
+    The parts, at least one, share their maps and classes.
+    """
+    heads = []
+    for part in parts:
+        with open_tcams(part) as reader:
+            heads.append(reader)
+    first = heads[0]
+    stored = {value: key for key, value in _MAP_NAMES.items()}
+    maps = {name: stored.get(name, name) for name in first.map_names}
+    arrays = _head_arrays(
+        [name for head in heads for name in head.names],
+        np.concatenate([head.lengths for head in heads]),
+        np.concatenate([head._durations for head in heads]),
+        np.concatenate([head.seconds_per_snippet for head in heads]),
+        list(maps.values()),
+        [],
+    )
+    for name, array_name in maps.items():
+        rows = first._maps[name]
+        shape = (sum(int(head.lengths.sum()) for head in heads), *rows.shape[1:])
+        arrays[array_name] = _npy.Stacked(shape, rows.dtype, _map_parts(parts, name))
+    arrays |= _warp_arrays([warp for head in heads for warp in head._warps])
+    if first.classes:
+        arrays["classes"] = text_array(first.classes, "classes")
+    with atomic_write(path, "wb") as file:
+        _npy.write_npz(file, arrays, compressed=compressed)
+
+
+def _map_parts(paths: Sequence[StrPath], name: str) -> Iterator[NDArray[Any]]:
+    for path in paths:
+        with open_tcams(path) as reader:
+            for start in range(0, len(reader), BLOCK):
+                for video in reader.read(start, min(start + BLOCK, len(reader))):
+                    yield video.maps[name]
 
 
 def _kinds(parts: list[NDArray[Any]]) -> str:

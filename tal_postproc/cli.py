@@ -12,24 +12,22 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 
-from . import __version__, _signals, presets
-from ._checks import Float, Int
+from . import __version__, _jobs, _signals, presets
+from ._checks import Float
 from .config import Fuse, LinPro, Nms, Overlap, Pipeline, SoftNms, Stage
 from .evaluation import PROTOCOLS, mean_average_precision
-from .formats import read_annotations, read_detections, read_tcams, write_detections, write_tcams
-from .linpro import linpro_label_maps
+from .formats import read_annotations, read_detections, write_detections
 from .pipeline import PostProcessor
 from .suppression import nms
-from .types import Annotations, LinProLabelMap, MeanAveragePrecision, MissingExtraError, Segments, Video, Videos
+from .types import Annotations, MeanAveragePrecision, MissingExtraError, Segments, Video
 
 DEMO_PRESET = "gaufuse"
 _SHARED = Overlap(kind="candidate", length_offset=1.0)
@@ -156,52 +154,44 @@ def _most_telling(videos: Sequence[Video], sizes: Sequence[int]) -> int:
 
 
 def detect(args: argparse.Namespace) -> None:
-    """TCAMs of an npz file through a preset, to ActivityNet JSON in seconds."""
-    pipeline, data = _chain_and_data(args, presets.get(args.preset))
-    videos = data.videos
-    for video in videos:
-        _step(video)  # before the work
-    process = PostProcessor(pipeline)
+    """TCAMs of npz files through a preset, to ActivityNet JSON in seconds."""
+    job = _plan("detect", args, presets.get(args.preset))
     started = time.perf_counter()
-    parts = list(process.process(videos, args.threads, progress=True))
-    found = [part if part.unit == "second" else part.to_seconds(_step(video)) for video, part in zip(videos, parts)]
-    detections = Segments.concatenate(found)
-    highest = int(detections.labels.max(initial=-1)) + 1
-    classes = list(data.classes) or [f"class{k}" for k in range(highest)]
-    if highest > len(classes):
-        raise ValueError(
-            f"label {highest - 1} has no name among the {len(classes)} classes of the file; a background column? "
-            "give --background first or --background last"
-        )
-    write_detections(args.output, detections, classes=classes)
+    summary = _execute(job, args)
     elapsed = time.perf_counter() - started
-    print(f"{len(detections)} detections of {len(data)} videos in {elapsed:.2f} s: {args.output}")
+    print(f"{summary.rows} detections of {summary.videos} videos in {elapsed:.2f} s: {_made(job, args)}")
 
 
-def _step(video: Video) -> float:
-    if video.seconds_per_snippet is None:
-        raise ValueError(
-            f"`seconds_per_snippet` of video {video.id!r} is not in the file: give --seconds-per-snippet "
-            "(16 frames at 25 per second: 0.64)"
-        )
-    return video.seconds_per_snippet
-
-
-def _chain_and_data(args: argparse.Namespace, pipeline: Pipeline) -> tuple[Pipeline, Videos]:
-    """The chain with the background where the user says, and the videos with the maps that the user renamed."""
-    data = read_tcams(args.tcams, seconds_per_snippet=args.seconds_per_snippet)
-    renamed = dict(_pair(text) for text in args.map)
-    videos = []
-    for video in data:
-        maps = dict(video.maps)
-        for ours, theirs in renamed.items():
-            if theirs not in video.maps:
-                raise ValueError(f"--map: the file has no map {theirs!r}, it has {', '.join(map(repr, video.maps))}")
-            maps[ours] = video.maps[theirs]
-        videos.append(replace(video, maps=maps))
+def _plan(kind: Literal["detect", "labels"], args: argparse.Namespace, pipeline: Pipeline, **known: Any) -> _jobs.Job:
+    """The job, with the background where the user says."""
     if args.background is not None:
         pipeline = replace(pipeline, background=args.background, num_classes=None)
-    return pipeline, replace(data, videos=tuple(videos))
+    return _jobs.plan(
+        kind,
+        args.tcams,
+        pipeline,
+        args.output,
+        shard_videos=args.shard_videos,
+        maps=[_pair(text) for text in args.map],
+        seconds_per_snippet=args.seconds_per_snippet,
+        **known,
+    )
+
+
+def _execute(job: _jobs.Job, args: argparse.Namespace) -> _jobs.Summary:
+    return _jobs.execute(
+        job,
+        args.output,
+        num_threads=args.threads,
+        over=None if args.processes is None else _jobs.in_processes(args.processes),
+        merge=not args.no_merge,
+        restart=args.restart,
+        say=print,
+    )
+
+
+def _made(job: _jobs.Job, args: argparse.Namespace) -> str:
+    return f"{len(job.shards)} shards in {job.folder}" if args.no_merge else str(args.output)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -212,150 +202,91 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def labels(args: argparse.Namespace) -> None:
-    """TCAMs of an npz file through a preset and LinPro, to an npz of label maps."""
-    pipeline, data = _chain_and_data(args, presets.for_labels(args.preset))
+    """TCAMs of npz files through a preset and LinPro, to an npz of label maps."""
+    pipeline = presets.for_labels(args.preset)
     options = {name: getattr(args, name) for name in ("normalization", "selection", "solver")}
     rule = replace(cast(LinPro, pipeline.labels), **{name: value for name, value in options.items() if value})
-    shown = _shown(args, data)
-    width, num_classes = _widths(pipeline, data)
-    truth, known = _known_labels(args, data, num_classes)
-    if known is not None:
-        pipeline = replace(pipeline, classes=None)
-
+    if args.picture is None and args.video is not None:
+        raise ValueError("--video says what --picture shows: give a file for that")
+    job = _plan(
+        "labels",
+        args,
+        replace(pipeline, labels=rule),
+        annotations=args.annotations,
+        subset=args.subset,
+        all_classes=args.all_classes,
+    )
+    shown = None if args.picture is None else _shown(job, args.video)
     started = time.perf_counter()
-    background = "none" if num_classes == width else pipeline.background
-    parts = PostProcessor(pipeline).process(data.videos, args.threads, progress=True)
-    instances: list[Segments] = []
-    found: list[LinProLabelMap] = []
-    while chunk := list(islice(parts, 64)):
-        here = range(len(found), len(found) + len(chunk))
-        rows = [_in_snippets(part, data[i]) for i, part in zip(here, chunk)]
-        if known is not None:
-            rows = [row.select(np.isin(row.labels, known[i])) for i, row in zip(here, rows)]
-        lengths = [data[i].num_snippets for i in here]
-        found += linpro_label_maps(
-            rows, lengths, num_classes, background=background, num_threads=args.threads, **asdict(rule)
-        )
-        instances += rows
-    maps = [replace(video, maps={"labels": one.labels}, scores={}) for video, one in zip(data, found)]
-    write_tcams(args.output, maps, classes=data.classes or None, compressed=True)
+    summary = _execute(job, args)
     elapsed = time.perf_counter() - started
-    print(_table([f"LinPro, {rule.normalization}, {rule.selection}", ""], _label_rows(instances, found)))
-    print(f"\nlabel maps of {len(data)} videos in {elapsed:.2f} s: {args.output}")
-    if shown is not None:
-        number = _most_telling(data.videos, [len(rows) for rows in instances]) if shown < 0 else shown
-        _label_picture(args, pipeline, data, number, instances[number], found[number], truth)
+    print(_table([f"LinPro, {rule.normalization}, {rule.selection}", ""], _label_rows(summary)))
+    print(f"\nlabel maps of {summary.videos} videos in {elapsed:.2f} s: {_made(job, args)}")
+    if args.picture is not None:
+        _label_picture(job, summary.telling[2] if shown is None else shown, args.picture)
 
 
-def _known_labels(
-    args: argparse.Namespace, data: Videos, num_classes: int
-) -> tuple[Annotations | None, list[Int] | None]:
-    """The annotations, if any, and the classes that they say every video shows, or None for all classes."""
-    truth = data.annotations
-    if args.annotations is not None:
-        truth = read_annotations(args.annotations, subset=args.subset, classes=data.classes or None)
-    if args.all_classes:
-        return truth, None
-    if truth is None:
-        raise ValueError(
-            "the file has no ground truth that names the labels of the videos: give --annotations, "
-            "or --all-classes for every class that the preset searches"
-        )
-    missing = [video.id for video in data if video.id not in truth.video_ids]
-    if missing:
-        raise ValueError(f"the annotations do not know video {missing[0]!r} ({len(missing)} of {len(data)} videos)")
-    known = [np.unique(truth.segments.video(video.id).labels) for video in data]
-    highest = max((int(labels[-1]) for labels in known if len(labels)), default=-1)
-    if highest >= num_classes:
-        raise ValueError(
-            f"the annotations have label {highest}, but the maps have {num_classes} classes: see --background"
-        )
-    return truth, known
-
-
-def _widths(pipeline: Pipeline, data: Videos) -> tuple[int, int]:
-    """Columns of the maps, and action classes among them."""
-    first = _signals.class_map(data[0], pipeline.map_names()) if len(data) else None
-    width = 1 if first is None else first.shape[1]
-    return width, width if first is None else pipeline.count_classes(width)
-
-
-def _in_snippets(part: Segments, video: Video) -> Segments:
-    if part.unit == "snippet":
-        return part
-    if video.warp is not None:
-        raise ValueError(f"video {video.id!r} has a time warp, and the preset ends in seconds: no way back to snippets")
-    return part.to_snippets(_step(video))
-
-
-def _label_rows(instances: Sequence[Segments], found: Sequence[LinProLabelMap]) -> list[list[str]]:
-    """The summary: what went in, who solved it, what is proven, and how much came out."""
-    rungs = {"closed_form": "closed form", "simplex": "simplex", "highs": "HiGHS"}
-    solved = {words: sum(one.solved[name] for one in found) for name, words in rungs.items()}
-    nonzero = [one.labels != 0 for one in found]
-    used = sum(int(map_.any(axis=0).sum()) * len(map_) for map_ in nonzero)
-    share = sum(int(map_.sum()) for map_ in nonzero) / max(used, 1)
+def _label_rows(summary: _jobs.Summary) -> list[list[str]]:
+    """What went in, who solved it, what is proven, and how much came out."""
+    share = summary.nonzero / max(summary.used, 1)
     return [
-        ["videos", str(len(found))],
-        ["instances", str(sum(map(len, instances)))],
-        ["components", str(sum(solved.values()))],
-        *([f"  by {words}", str(count)] for words, count in solved.items()),
-        ["relaxed classes", str(sum(one.status.count("relaxed") for one in found))],
-        ["uncertified components", str(sum(one.uncertified for one in found))],
-        ["worst gap", f"{max((one.gap.max(initial=0.0) for one in found), default=0.0):.1e}"],
-        ["worst violation", f"{max((one.violation.max(initial=0.0) for one in found), default=0.0):.1e}"],
+        ["videos", str(summary.videos)],
+        ["instances", str(summary.rows)],
+        ["components", str(summary.closed_form + summary.simplex + summary.highs)],
+        ["  by closed form", str(summary.closed_form)],
+        ["  by simplex", str(summary.simplex)],
+        ["  by HiGHS", str(summary.highs)],
+        ["relaxed classes", str(summary.relaxed)],
+        ["uncertified components", str(summary.uncertified)],
+        ["worst gap", f"{summary.gap:.1e}"],
+        ["worst violation", f"{summary.violation:.1e}"],
         ["snippets with a label, of classes that have any", f"{100 * share:.1f} %"],
     ]
 
 
-def _shown(args: argparse.Namespace, data: Videos) -> int | None:
-    """The video of the picture: its number, -1 where the user names none, None without a picture."""
-    if args.picture is None:
-        if args.video is not None:
-            raise ValueError("--video says what --picture shows: give a file for that")
-        return None
-    if not len(data):
+def _shown(job: _jobs.Job, name: str | None) -> int | None:
+    """The number of the video that the picture shows, None where the user leaves that to us."""
+    if not job.num_videos:
         raise ValueError("--picture needs at least 1 video, got 0")
-    names = [video.id for video in data]
-    if args.video is not None and args.video not in names:
-        raise ValueError(f"--video: no video {args.video!r} among the {len(names)} of the file")
-    number = -1 if args.video is None else names.index(args.video)
-    _step(data[number])  # before the work
+    with _jobs.Worker(job) as worker:
+        number = None if name is None else worker.find(name)
+        (_, video) = next(worker.videos(number or 0, (number or 0) + 1))
+        _step(video)  # before the work
     return number
 
 
-def _label_picture(
-    args: argparse.Namespace,
-    pipeline: Pipeline,
-    data: Videos,
-    number: int,
-    instances: Segments,
-    found: LinProLabelMap,
-    truth: Annotations | None,
-) -> None:
+def _label_picture(job: _jobs.Job, number: int, picture: str) -> None:
     from .plotting import timeline
 
-    video = data[number]
-    width, num_classes = _widths(pipeline, data)
-    first = int(num_classes < width and pipeline.background == "first")
+    with _jobs.Worker(job) as worker:
+        ((reader, video),) = worker.videos(number, number + 1)
+        truth = _jobs.annotations_of(job, reader)
+        (_, (instances,), (found,)) = next(worker.label_maps(number, number + 1))
+    num_classes = job.pipeline.count_classes(job.width)
+    first = int(num_classes < job.width and job.pipeline.background == "first")
 
     def columns(values: Float) -> Float:
         return values[:, first : first + num_classes] if values.ndim == 2 else values
 
-    activation = _signals.class_map(video, pipeline.map_names())
+    names = job.pipeline.map_names()
+    activation = _signals.class_map(video, names)
     if activation is None:
-        activation = _signals.find_map(video, pipeline.map_names()[0])
+        activation = _signals.find_map(video, names[0])
     attention = {name: video.maps[name] for name in ("attention",) if name in video.maps}
     timeline(
         replace(video, maps={**attention, "cas": columns(activation)}),
         {"instances": instances.replace(video_ids=()).to_seconds(_step(video))},
         None if truth is None else truth.segments,
         label_maps={"LinPro": columns(found.labels)},
-        classes=data.classes or None,
+        classes=job.classes or None,
         spreads=True,
-        path=args.picture,
+        path=picture,
     )
-    print(f"picture of {video.id}: {args.picture}")
+    print(f"picture of {video.id}: {picture}")
+
+
+def _step(video: Video) -> float:
+    return _jobs.require_step(video.id, video.seconds_per_snippet)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -475,7 +406,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, help="number of threads (default: all cores)")
 
     def chain(command: argparse.ArgumentParser, output: str) -> None:
-        command.add_argument("tcams", help="npz with names, offsets and maps")
+        command.add_argument("tcams", nargs="+", help="npz files with names, offsets and maps, or folders of them")
         command.add_argument("--preset", required=True, help="see tal-postproc presets")
         command.add_argument("-o", "--output", required=True, help=output)
         command.add_argument("--seconds-per-snippet", type=float, help="for videos of which the file does not know it")
@@ -485,6 +416,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--map", action="append", default=[], metavar="NAME=MAP", help="use a map under another name"
         )
+        command.add_argument(
+            "--shard-videos",
+            type=int,
+            default=1000,
+            metavar="N",
+            help=f"videos that are made and kept at once, at most {_jobs.MOST_VIDEOS} (default 1000)",
+        )
+        command.add_argument("--processes", type=int, help="make shards in so many processes of one thread each")
+        command.add_argument("--no-merge", action="store_true", help="leave the shards in OUTPUT.shards as the result")
+        command.add_argument("--restart", action="store_true", help="make all shards in OUTPUT.shards anew")
         threads(command)
 
     command = add(
@@ -506,7 +447,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "detect",
         detect,
-        "Detections of the TCAMs in an npz file, as ActivityNet JSON in seconds.",
+        "Detections of the TCAMs in npz files, as ActivityNet JSON in seconds.",
         "tal-postproc detect tcams.npz --preset gaufuse --seconds-per-snippet 0.64 -o detections.json",
     )
     chain(command, "JSON file to write")
@@ -514,7 +455,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "labels",
         labels,
-        "Pseudo labels of the TCAMs in an npz file, by LinPro, as an npz of label maps.",
+        "Pseudo labels of the TCAMs in npz files, by LinPro, as an npz of label maps.",
         "tal-postproc labels tcams.npz --preset gaufuse -o labels.npz --picture labels.png",
     )
     chain(command, "npz file to write: names, offsets, labels (sum of T, K)")
@@ -585,7 +526,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             args.function(args)
             sys.stdout.flush()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
+            print(f"tal-postproc {args.command}: stopped {stopped}".rstrip(), file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader, head say, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

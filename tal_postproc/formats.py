@@ -270,15 +270,41 @@ def write_detections(
         head, tail = {"version": version}, {"external_data": dict(external_data or {})}
     else:
         head, tail = {"method": method}, {}
+    quoted = [_dump(name) for name in names]
+    bounds = zip(detections.video_ids, detections.offsets[:-1].tolist(), detections.offsets[1:].tolist())
     with atomic_write(path) as file:
         file.write(_dump(head)[:-1] + ', "results": {')
-        for position, video in enumerate(detections.split()):
-            rows = [
-                {"label": names[label], "score": score, "segment": segment}
-                for label, score, segment in zip(video.labels.tolist(), video.scores.tolist(), video.segments.tolist())
+        for position, (video, start, stop) in enumerate(bounds):
+            columns = (column[start:stop].tolist() for column in (detections.labels, detections.scores))
+            rows = [  # what json.dumps writes, in a third of its time
+                f'{{"label": {quoted[label]}, "score": {score!r}, "segment": [{begin!r}, {end!r}]}}'
+                for label, score, (begin, end) in zip(*columns, detections.segments[start:stop].tolist())
             ]
-            file.write(f"{',' if position else ''}\n{_dump(video.video_ids[0])}: {_dump(rows)}")
+            file.write(f"{',' if position else ''}\n{_dump(video)}: [{', '.join(rows)}]")
         file.write("\n}" + (", " + _dump(tail)[1:] if tail else "}") + "\n")
+
+
+def merge_detections(path: StrPath, parts: Sequence[StrPath]) -> None:
+    """Files of `write_detections` with its defaults as one: the bytes that it writes for all their videos."""
+    head, tail = b'{"version": "VERSION 1.3", "results": {', b'\n}, "external_data": {}}\n'
+    with atomic_write(path, "wb") as file:
+        file.write(head)
+        some = False
+        for part in parts:
+            with open(part, "rb") as one:
+                left = os.fstat(one.fileno()).st_size - len(head) - len(tail)
+                if left < 0 or one.read(len(head)) != head:
+                    refuse(os.fspath(part), "must begin like a file of detections", os.fspath(part))
+                if some and left:
+                    file.write(b",")
+                some = some or left > 0
+                while left:
+                    chunk = one.read(min(left, 1 << 20))
+                    file.write(chunk)
+                    left -= len(chunk)
+                if one.read() != tail:
+                    refuse(os.fspath(part), "must end like a file of detections", os.fspath(part))
+        file.write(tail)
 
 
 def _dump(value: Any) -> str:

@@ -46,6 +46,7 @@ FLOORS = {
     "refresh": 4,
     "plotting": 4,
     "distributed": 4.1,
+    "_jobs": 4,
     "cli": 6,
     "": 7,  # the public list
 }
