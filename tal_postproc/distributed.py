@@ -21,14 +21,19 @@ and the lists ``start``, ``end`` (seconds), ``label`` and ``score``, equally lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _checks, presets
+from . import __version__, _checks, _threads, presets
 from ._signals import about
 from .config import LinPro, Pipeline
 from .linpro import linpro_label_map
@@ -37,6 +42,9 @@ from .types import FormatError, MissingExtraError, Segments, Video
 
 if TYPE_CHECKING:
     import pyarrow
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 __all__ = ["Detect", "Labels", "detections_to_segments", "videos_from_arrow", "videos_to_arrow"]
 
@@ -469,3 +477,90 @@ def _as_step(seconds_per_snippet: Any) -> float | None:
     if seconds_per_snippet is None:
         return None
     return _checks.as_number(seconds_per_snippet, "seconds_per_snippet", above=0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------- the cluster
+
+RETRIES = 3  # of a task whose worker died: an input that kills every worker it meets must come to an end
+WINDOW = 1000  # tasks handed over and not finished: enough for a cluster to grow by, and quick to look through
+STORE = 100 << 20  # bytes of a local cluster's object store, in which next to nothing lies
+
+
+def over_ray(function: Callable[[A], B], items: Iterable[A], *, address: str | None = None) -> Iterator[tuple[A, B]]:
+    """Every item with its result, in the order in which they finish, from the machines of a Ray cluster.
+
+    `function` is called with one item, in one of as many processes as the cluster has cores; it is sent out once, so
+    items should be small: names of files that all machines see.  An item whose worker dies goes to another worker.
+    Without an address it is the cluster that this process is connected to, else one of this machine's cores that ends
+    with the call.  What `function` raises is raised here; where no worker survives an item, OSError.
+    """
+    ray = _ray()
+    joined = not ray.is_initialized()
+    if joined:
+        _join(ray, address)
+    try:
+        shared, items = ray.put(function), iter(items)
+        run = ray.remote(_in_worker).options(num_cpus=1, max_retries=RETRIES)
+        waiting: dict[Any, A] = {}
+        while True:
+            for item in islice(items, WINDOW - len(waiting)):
+                waiting[run.remote(shared, item, __version__)] = item
+            if not waiting:
+                return
+            ray.wait(list(waiting))
+            for task in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]:
+                item = waiting.pop(task)
+                yield item, _result(ray, task, item)
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    """The module ray."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtraError("ray", "ray", "--engine ray") from None
+    return ray
+
+
+def _join(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start one for this process alone: no dashboard, no usage statistics, no chatter."""
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is not None:
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        if port.isdecimal():
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=30).close()  # Ray tries for minutes
+            except OSError as error:
+                raise ConnectionError(f"no Ray cluster answers at {address!r}: {error}") from None
+        ray.init(address, **quiet)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cores = _threads.default_threads()
+    ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=STORE, **quiet)
+
+
+def _in_worker(function: Callable[[A], B], item: A, version: str) -> B:
+    """One item, on a machine of the cluster."""
+    if version != __version__:
+        raise ValueError(f"{platform.node()} has tal_postproc {__version__}, this job was started with {version}")
+    try:
+        return function(item)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; machine {platform.node()} does not see it: files must lie where all machines of the cluster see "
+            "them under one name"
+        ) from None
+
+
+def _result(ray: Any, task: Any, item: Any) -> Any:
+    """What came of a task; its own error where it raised one."""
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        text = str(error).strip().partition("\n")[0]
+        raise OSError(f"{item!s:.200}: given up after {RETRIES + 1} workers died of it: {text}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import sys
 from dataclasses import replace
 
@@ -381,3 +383,92 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"videos_to_arrow needs pyarrow.*tal_postproc\[ray\]"):
         distributed.videos_to_arrow([])
+
+
+# -------------------------------------------------------------------------------------------------------------- cluster
+
+
+def test_a_cluster_that_does_not_answer_is_named():
+    pytest.importorskip("ray")
+    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
+        list(distributed.over_ray(len, ["a"], address="127.0.0.1:1"))
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"--engine ray needs ray.*tal_postproc\[ray\]"):
+        list(distributed.over_ray(len, ["a"]))
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A cluster of this machine's cores, which `over_ray` finds and leaves as it is."""
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    distributed._join(ray, None)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+class TestOnRay:
+    def test_ray_data_gives_the_same_bytes(self, ray, data, table):
+        rows = table.append_column("known_labels", pa.array([[0, 1, 2]] * len(data)))
+        source = ray.data.from_arrow([rows[start : start + 2] for start in range(0, len(data), 2)])
+        for call in (Detect("gaufuse"), Labels("gaufuse", len(data.classes))):
+            batches = source.map_batches(call, batch_format="pyarrow", batch_size=3).iter_batches(
+                batch_format="pyarrow", batch_size=None
+            )
+            found = pa.concat_tables(batches).sort_by("video")
+            assert found.equals(call(rows).sort_by("video"))
+
+    def test_what_killed_workers_had_is_done_again(self, ray, tmp_path):
+        def work(number):
+            mark = tmp_path / str(number)
+            if number % 5 == 0 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return number**2
+
+        found = list(distributed.over_ray(work, range(20)))
+        assert len(list(tmp_path.iterdir())) == 4  # so many were killed
+        assert sorted(found) == [(number, number**2) for number in range(20)]
+        assert ray.is_initialized()
+
+    def test_more_items_than_are_handed_over_at_once(self, ray, monkeypatch):
+        monkeypatch.setattr(distributed, "WINDOW", 3)
+        taken = []
+
+        def items():
+            for number in range(20):
+                taken.append(number)
+                yield number
+
+        for done, (number, result) in enumerate(distributed.over_ray(lambda number: -number, items())):
+            assert result == -number
+            assert len(taken) <= done + 3
+        assert len(taken) == 20
+
+    def test_errors_come_back_as_they_were(self, ray):
+        def wrong(name):
+            raise FormatError(f"video {name!r}: no good")
+
+        def absent(name):
+            with open(name):
+                pass
+
+        def deadly(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with pytest.raises(FormatError, match=r"^video 'a': no good$"):
+            list(distributed.over_ray(wrong, ["a"]))
+        with pytest.raises(FileNotFoundError, match=r"/nowhere/b.npz.*machine .* does not see it: files must"):
+            list(distributed.over_ray(absent, ["/nowhere/b.npz"]))
+        with pytest.raises(OSError, match=r"^c\.npz: given up after 4 workers died of it"):
+            list(distributed.over_ray(deadly, ["c.npz"]))
+
+    def test_machines_with_another_version_are_refused(self, ray, monkeypatch):
+        monkeypatch.setattr(distributed, "__version__", "0.0.1")
+        with pytest.raises(ValueError, match=r"has tal_postproc .*, this job was started with 0\.0\.1"):
+            list(distributed.over_ray(len, ["a"]))

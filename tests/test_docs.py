@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import tal_postproc
-from tal_postproc import cli, config, evaluation, formats, plotting, presets, synthetic
+from tal_postproc import cli, config, distributed, evaluation, formats, plotting, presets, synthetic
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -24,7 +24,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROO
 EXECUTED_COMMANDS = {"detect_and_evaluate.md", "pseudo_labels.md"}  # they run on the file of the first block
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-ROOMS = (config, evaluation, formats, plotting, presets, synthetic)
+ROOMS = (config, distributed, evaluation, formats, plotting, presets, synthetic)
 MODULES = [
     "tal_postproc",
     *(module.name for module in pkgutil.walk_packages(tal_postproc.__path__, "tal_postproc.")),
