@@ -148,6 +148,29 @@ def test_loops_over_segments_are_compared_and_timed():
             assert bool(timed) != reason.startswith(("not installed (pip install ", "does not load: "))
 
 
+def test_everybody_over_segments_checks_the_arguments():
+    makers = [bench_segments._nms, bench_segments._touch, bench_segments._soft, bench_segments._fuse]
+    makers += [bench_segments._vote, bench_segments._weighted, lambda *rows: bench_segments._boxes(*rows, 5)]
+    makers += [
+        lambda *rows, prepare=prepare: {"other": prepare(*rows)[0]}
+        for job in ("NMS", "soft-NMS")
+        for prepare, _ in bench_segments._others(job, {}).values()
+    ]
+    count = 0
+    for make in makers:
+        segments, scores = bench_segments.make_rows(50)
+        try:
+            calls = make(segments, scores)
+        except common.Unavailable:
+            continue
+        scores[7] = np.nan
+        for call in calls.values():
+            count += 1
+            with pytest.raises(ValueError, match=r"`scores.* must be finite"):
+                call()
+    assert count >= 13
+
+
 def boxes_nms(boxes, scores, threshold):
     """Plain NMS of boxes, as a package might have it."""
     boxes, keep = np.asarray(boxes), []
@@ -458,6 +481,32 @@ def test_a_clone_that_differs_stops_the_run(clone):
         bench_chain.run(clones={"rskp": clone["rskp"]}, num_videos=2, names=["rskp"], repeats=1, slow_repeats=1)
 
 
+def test_a_built_extension_is_a_contender(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    with pytest.raises(common.Unavailable, match="nms_1d_cpu does not load"):
+        bench_segments._clone_nms(tmp_path, np.zeros((1, 2)), np.zeros(1))
+    write(
+        tmp_path / "nms_1d_cpu.py",
+        "import torch\n\n\ndef nms(segments, scores, iou_threshold):\n"
+        "    assert segments.dtype == scores.dtype == torch.float32\n"
+        "    keep = []\n"
+        "    for row in scores.argsort(descending=True).tolist():\n"
+        "        shared = torch.minimum(segments[row, 1], segments[keep, 1])\n"
+        "        shared = (shared - torch.maximum(segments[row, 0], segments[keep, 0])).clamp(min=0)\n"
+        "        lengths = segments[:, 1] - segments[:, 0]\n"
+        "        if not (shared / (lengths[row] + lengths[keep] - shared) >= iou_threshold).any():\n"
+        "            keep.append(row)\n"
+        "    return torch.tensor(keep)\n",
+    )
+    before = list(sys.path)
+    report = bench_segments.run(clones={"nms1d": tmp_path}, **bench_segments.QUICK)
+    monkeypatch.delitem(sys.modules, "nms_1d_cpu")
+    assert sys.path == before
+    rows = [row for row in report.rows if row.who == "clone of nms_1d_cpu"]
+    assert [(row.job, row.size) for row in rows] == [("NMS", 100), ("NMS", 300)]
+    assert all(row.agreement.endswith("values equal within 0") for row in rows)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -560,6 +609,31 @@ def test_growth_is_read_along_a_line():
     text = common.markdown(common.Report("x", "X", {}, rows).to_dict())
     assert "| memory | 10 | 100 | 1,000 | exponent |" in text
     assert "| f | 0.0 MB (0.0 MB to 0.0 MB) | 1.0 MB (1.0 MB to 1.0 MB) | 10.0 MB (10.0 MB to 10.0 MB) | 1.00 |" in text
+
+
+@pytest.mark.parametrize(("power", "ends"), [(1, [5e-4, 5e-2]), (-1, [1e-3, 1e-5])])
+def test_a_panel_has_a_line_with_its_exponent_for_everybody_and_one_to_compare_with(power, ends):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    rows = [common.Row("job", "we", (0.9e-3 * n, 1e-3 * n, 1.2e-3 * n), size=n) for n in (100, 1, 10)]
+    rows += [common.Row("job", "they", (1e-3 * n**2,), size=n) for n in (1, 10, 100)]
+    axes = figure.add_subplot()
+    pictures._panel(axes, common.Panel("job", "videos", power), rows)
+    lines = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
+    assert set(lines) == {"we  (1.00)", "they  (2.00)", f"slope {power}"}
+    assert np.allclose(lines["we  (1.00)"], [(1, 1e-3), (10, 1e-2), (100, 1e-1)])
+    assert np.allclose(lines[f"slope {power}"][:, 1], sorted(ends) if power < 0 else ends)
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ("log", "log", "videos")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
+
+
+def test_what_a_process_cannot_tell_is_not_drawn():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    rows = [common.Row("job", "f", (value,), unit="MB", size=n) for n, value in ((10, 0.02), (100, 1.0), (1_000, 10.0))]
+    axes = figure.add_subplot()
+    pictures._panel(axes, common.Panel("job", "rows"), rows)
+    assert axes.get_lines()[0].get_xdata().tolist() == [100, 1_000]
+    assert axes.get_xlim()[0] < 10
+    assert axes.texts[0].get_text().startswith("below 0.1 MB")
 
 
 def test_a_picture_without_rows_is_an_error(tmp_path):
