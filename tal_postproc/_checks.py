@@ -146,11 +146,16 @@ def as_map(value: ArrayLike, name: str, *, length: int | None = None) -> NDArray
     return array
 
 
+def within_bounds(values: Float) -> bool:
+    """Whether all values are finite, and none is larger than what we compute with."""
+    return not values.size or bool(values.min() >= -LARGEST and values.max() <= LARGEST)
+
+
 def as_columns(array: NDArray[Any], columns: Int | None, name: str) -> Float:
     """The chosen columns of a (T, K) map as a finite, C-contiguous float64 (C, T) buffer; all of them for None."""
     chosen = array.T if columns is None else array.T[columns]
     gathered = _canonical(chosen, np.float64)
-    if not (np.abs(gathered) <= LARGEST).all():
+    if not within_bounds(gathered):
         bad = ~(np.abs(gathered) <= LARGEST).all(axis=0)
         rule = f"must lie within +-{LARGEST:g}" if np.isfinite(gathered).all() else "must be finite"
         first = int(np.flatnonzero(bad)[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from . import _checks
 from ._checks import Float, Int
-from .config import Bank, Pipeline, Signal
+from .config import Bank, Classes, Pipeline, Signal, TopKMean
 from .proposals import Columns, normalized, upsampled
 from .types import UnitError, Video
 
 # Codebases call one thing by several names; a map that is missing is looked up under its other name.
 _OTHER_NAME = {"cas": "tcam", "tcam": "cas", "attention": "actionness", "actionness": "attention"}
+_FIRST = np.zeros(1, np.int64)
 
 
 def about(video: Video, error: Exception) -> Exception:
@@ -42,82 +43,95 @@ def class_map(video: Video, map_names: Sequence[str]) -> NDArray[Any] | None:
 
 
 class _One:
-    """The maps of one video, without background, and the classes in which it is searched."""
+    """One video: its action classes, and their video-level scores."""
 
     def __init__(self, video: Video, pipeline: Pipeline, map_names: Sequence[str]) -> None:
         self.video = video
-        self.pipeline = pipeline
+        self.background = pipeline.background
         first = class_map(video, map_names)
         self.num_classes = None if first is None else pipeline.count_classes(first.shape[1])  # without background
-        self.scores = self.video_scores()
-        self.classes = self.select_classes()
+        scores = video.scores.get("video")
+        if scores is None and pipeline.video_scores is not None:
+            scores = _top_mean(video, pipeline.video_scores)
+        if scores is not None:
+            if self.num_classes is None:
+                self.num_classes = pipeline.count_classes(len(scores))
+            begin = self.first_action(len(scores), "`video_scores`")
+            scores = scores[begin : begin + self.num_classes]
+        self.scores = scores
 
     def first_action(self, width: int, what: str) -> int:
         """The column of an array of that width that holds action class 0."""
         if width == self.num_classes:
             return 0
-        if width - 1 == self.num_classes and self.pipeline.background != "none":
-            return 1 if self.pipeline.background == "first" else 0
-        raise ValueError(
-            f"{what} must have {self.num_classes} classes (background={self.pipeline.background!r}), got {width}"
-        )
+        if width - 1 == self.num_classes and self.background != "none":
+            return 1 if self.background == "first" else 0
+        raise ValueError(f"{what} must have {self.num_classes} classes (background={self.background!r}), got {width}")
 
-    def video_scores(self) -> Float | None:
-        """Of the action classes: those that the video brings, or those that the pipeline computes."""
-        given = self.video.scores.get("video")
-        rule = self.pipeline.video_scores
-        if given is None and rule is not None:
-            columns = self.columns(rule.map, None)
-            count = columns.shape[1]
-            given = np.zeros(len(columns))
-            if count:
-                k = max(1, count // rule.ratio)
-                given = np.sort(columns, axis=1)[:, count - k :].mean(axis=1)
-            if rule.softmax and len(given):
-                given = np.exp(given - given.max())
-                given /= given.sum()
-        if given is None:
-            return None
-        if self.num_classes is None:
-            self.num_classes = self.pipeline.count_classes(len(given))
-        first = self.first_action(len(given), "`video_scores`")
-        return given[first : first + self.num_classes]
+    def columns(self, name: str, classes: Int) -> tuple[NDArray[Any], Int]:
+        """A map as (T, columns), and which of these belong to the classes."""
+        array = find_map(self.video, name)
+        if array.ndim == 1:
+            return array[:, None], _FIRST
+        try:
+            first = self.first_action(array.shape[1], f"maps[{name!r}]")
+        except ValueError as error:
+            raise about(self.video, error) from error
+        return array, classes + first if first else classes
 
-    def select_classes(self) -> Int:
-        rule = self.pipeline.classes
-        if rule is None:
-            return np.arange(1 if self.num_classes is None else self.num_classes)
-        if self.scores is None:
-            raise ValueError(
-                f"`video_scores` is needed: the pipeline searches classes with a score of {rule.threshold:g}"
-            )
-        passing = self.scores >= rule.threshold if rule.inclusive else self.scores > rule.threshold
-        found = passing.nonzero()[0]
-        if rule.fallback == "argmax" and len(found) == 0 and len(self.scores):
-            found = np.array([self.scores.argmax()])
-        return found
+    def require_bounds(self, name: str, classes: Int) -> None:
+        """ValueError that says where a value is not finite, or too large."""
+        try:
+            _checks.as_columns(*self.columns(name, classes), f"maps[{name!r}]")
+        except ValueError as error:
+            raise about(self.video, error) from error
 
-    def columns(self, name: str, classes: Int | None) -> Float:
-        """The map, or product of maps, of that name: (C, T), or (1, T) where no class is told apart."""
-        product: Float | None = None
-        for part in name.split("*"):
-            array = find_map(self.video, part)
-            chosen = None
-            if array.ndim == 1:
-                array = array[:, None]
-            elif classes is not None:
-                chosen = classes + self.first_action(array.shape[1], f"maps[{part!r}]")
-            one = _checks.as_columns(array, chosen, f"maps[{part!r}]")
-            product = one if product is None else product * one
-        return cast(Float, product)
 
-    def blend(self, signal: Signal) -> Float:
-        total: Float | None = None
-        for name, weight in signal.mix:
-            part = self.columns(name, self.classes)
-            part = part if weight == 1.0 else weight * part
-            total = part if total is None else total + part
-        return cast(Float, total)
+def _top_mean(video: Video, rule: TopKMean) -> Float:
+    """Video-level scores of all columns of a map, or of a product of maps."""
+    columns: Float = np.ones((1, 1))
+    for part in rule.map.split("*"):
+        array = find_map(video, part)
+        array = array[:, None] if array.ndim == 1 else array
+        columns = columns * _checks.as_columns(array, None, f"maps[{part!r}]")
+    count = columns.shape[1]
+    means = np.zeros(len(columns))
+    if count:
+        k = max(1, count // rule.ratio)
+        means = np.sort(columns, axis=1)[:, count - k :].mean(axis=1)
+    if rule.softmax and len(means):
+        means = np.exp(means - means.max())
+        means /= means.sum()
+    return means
+
+
+def _searched(videos: Sequence[_One], rule: Classes | None) -> tuple[Int, Int]:
+    """The (video, class) pairs that are searched: positions of the videos, which rise, and labels."""
+    if rule is None:
+        counts = np.array([1 if one.num_classes is None else one.num_classes for one in videos], np.int64)
+    else:
+        for one in videos:
+            if one.scores is None:
+                text = f"`video_scores` is needed: the pipeline searches classes with a score of {rule.threshold:g}"
+                raise about(one.video, ValueError(text))
+        counts = np.array([len(cast(Float, one.scores)) for one in videos], np.int64)
+    video = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    label = np.arange(len(video)) - first[video]
+    if rule is None:
+        return video, label
+    scores = np.concatenate([np.empty(0), *(cast(Float, one.scores) for one in videos)])
+    passing = scores >= rule.threshold if rule.inclusive else scores > rule.threshold
+    if rule.fallback == "argmax":
+        none = np.bincount(video[passing], minlength=len(counts)) == 0
+        for index in np.flatnonzero(none & (counts > 0)).tolist():
+            passing[first[index] + scores[first[index] : first[index] + counts[index]].argmax()] = True
+    return video[passing], label[passing]
+
+
+def _bounds(sizes: Int) -> Int:
+    """Where parts of these sizes begin, and the end."""
+    return np.concatenate(([0], np.cumsum(sizes)))
 
 
 class Blended(NamedTuple):
@@ -131,20 +145,21 @@ class Batch:
     """A few videos at once; rows are (video, class) pairs, videos without snippets or classes have none."""
 
     def __init__(self, videos: Sequence[Video], pipeline: Pipeline, map_names: Sequence[str]) -> None:
-        self.videos: list[_One] = []
-        where = []
-        for index, video in enumerate(videos):
+        ones = []
+        for video in videos:
             try:
-                one = _One(video, pipeline, map_names)
+                ones.append(_One(video, pipeline, map_names))
             except (ValueError, TypeError) as error:
                 raise about(video, error) from error
-            if len(one.classes) and video.num_snippets:
-                self.videos.append(one)
-                where.append(index)
-        counts = [len(one.classes) for one in self.videos]
-        self.video = np.repeat(where, counts).astype(np.int64)
-        self.label = np.concatenate([[], *(one.classes for one in self.videos)]).astype(np.int64)
-        self._counts = np.array(counts, np.int64)
+        self.video, self.label = _searched(ones, pipeline.classes)
+        lengths = np.array([video.num_snippets for video in videos], np.int64)
+        if not lengths.all():
+            filled = lengths[self.video] > 0
+            self.video, self.label = self.video[filled], self.label[filled]
+        here, counts = np.unique(self.video, return_counts=True)
+        self.videos = [ones[index] for index in here.tolist()]
+        self._lengths, self._counts = lengths[here], counts
+        self._maps: dict[tuple[str, bytes], Float] = {}
         self._made: dict[tuple[Signal, int], Blended] = {}
 
     def video_scores(self, weight: float) -> Float:
@@ -153,21 +168,58 @@ class Batch:
             if one.scores is None:
                 error = ValueError(f"`video_scores` is needed: the pipeline adds {weight:g} times them to a score")
                 raise about(one.video, error)
-        return np.concatenate([[], *(cast(Float, one.scores)[one.classes] for one in self.videos)])
+        parts = zip(self.videos, self._classes())
+        return np.concatenate([np.empty(0), *(cast(Float, one.scores)[classes] for one, classes in parts)])
+
+    def _classes(self) -> Iterator[Int]:
+        """The classes of one video after the other."""
+        stops = np.cumsum(self._counts).tolist()
+        return (self.label[start:stop] for start, stop in zip([0, *stops], stops))
 
     def signal(self, signal: Signal, factor: int) -> Blended:
         """The blended, normalised and upsampled signal; each is made once."""
         key = (signal, factor)
         if key not in self._made:
-            parts = []
-            for one in self.videos:
+            names = [part for name, _ in signal.mix for part in name.split("*")]
+            heights = np.ones_like(self._counts)
+            for index, one in enumerate(self.videos):
                 try:
-                    parts.append(one.blend(signal))
-                except (ValueError, TypeError) as error:
+                    if class_map(one.video, names) is not None:
+                        heights[index] = self._counts[index]
+                except ValueError as error:
                     raise about(one.video, error) from error
-            columns = upsampled(normalized(Columns.stacked(parts), signal.normalize, signal.clip), factor)
-            self._made[key] = Blended(columns, self._rows_of(np.array([len(part) for part in parts])))
+            columns = Columns(self._blend(signal, heights), _bounds(np.repeat(self._lengths, heights)))
+            columns = upsampled(normalized(columns, signal.normalize, signal.clip), factor)
+            self._made[key] = Blended(columns, self._rows_of(heights))
         return self._made[key]
+
+    def _blend(self, signal: Signal, heights: Int) -> Float:
+        """The weighted sum of maps and products of maps."""
+        total: Float | None = None
+        for name, weight in signal.mix:
+            first, *others = name.split("*")
+            part = self._gathered(first, heights)
+            for other in others:
+                part = part * self._gathered(other, heights)
+            part = part if weight == 1.0 else weight * part
+            total = part if total is None else total + part
+        return cast(Float, total)
+
+    def _gathered(self, name: str, heights: Int) -> Float:
+        """One map of all videos, read once: the searched classes of each, or one row that they share."""
+        key = (name, heights.tobytes())
+        if key not in self._maps:
+            bounds = _bounds(heights * self._lengths)
+            values = np.empty(int(bounds[-1]))
+            for one, classes, start, stop in zip(self.videos, self._classes(), bounds.tolist(), bounds[1:].tolist()):
+                array, columns = one.columns(name, classes)
+                rows = values[start:stop].reshape(-1, len(array))
+                rows[...] = array[:, columns[0]] if len(columns) == 1 else array.T[columns]
+            if not _checks.within_bounds(values):
+                for one, classes in zip(self.videos, self._classes()):
+                    one.require_bounds(name, classes)
+            self._maps[key] = values
+        return self._maps[key]
 
     def _rows_of(self, heights: Int) -> Int:
         """The row that every (video, class) pair reads, where videos have one row or one per class."""

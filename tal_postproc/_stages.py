@@ -32,7 +32,7 @@ class Rows:
     columns: dict[str, NDArray[Any]]
     unit: Unit
     pool: Rows | None = None  # what entered the last suppression, for voting
-    count: Int | None = None  # equal rows that a row stands for; None: one
+    multiplicity: Int | None = None  # equal rows that a row stands for; None: one
 
     def take(self, index: NDArray[Any]) -> Rows:
         """Some rows, in the order of `index`."""
@@ -46,7 +46,7 @@ class Rows:
             columns,
             self.unit,
             self.pool,
-            None if self.count is None else self.count[index],
+            None if self.multiplicity is None else self.multiplicity[index],
         )
 
     def groups(self, per_class: bool) -> Int:
@@ -102,15 +102,16 @@ def _measure(overlap: Overlap) -> tuple[bool, float, float]:
     return overlap.kind == "candidate", overlap.length_offset, overlap.area_eps
 
 
-def _ordered(rows: Rows, per_class: bool, ties: str = "first") -> tuple[Int, Int]:
+def _ordered(rows: Rows, per_class: bool, ties: str = "first", small: int = 0) -> tuple[Int, Int]:
     """Rows by group, best first, and the groups' offsets; codes that take the last of an ascending sort have "last"."""
-    return _kernels.score_order(rows.scores, rows.groups(per_class), ties == "last")
+    return _kernels.score_order(rows.scores, rows.groups(per_class), ties == "last", small)
 
 
 def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
-    order, offsets = _ordered(rows, stage.per_class, stage.ties)
-    keep, _ = nms_groups(rows.segments, order, offsets, stage.threshold, stage.inclusive, *_measure(stage.overlap))
-    return replace(rows.take(keep), pool=rows, count=None)
+    order, offsets = _ordered(rows, stage.per_class, stage.ties, _kernels.SMALL)
+    how = stage.threshold, stage.inclusive, *_measure(stage.overlap)
+    keep, _ = nms_groups(rows.segments, rows.scores, order, offsets, *how)
+    return replace(rows.take(keep), pool=rows, multiplicity=None)
 
 
 def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
@@ -141,7 +142,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
     weights = rows.scores
     if stage.weights != "scores":
         weights = _checks.as_values(rows.columns[stage.weights], len(weights), f"columns[{stage.weights!r}]")
-    order, offsets = _ordered(rows, stage.per_class, stage.ties)
+    order, offsets = _ordered(rows, stage.per_class, stage.ties, _kernels.SMALL)
     fused, _ = fusion.fuse_groups(
         rows.segments,
         rows.scores,
@@ -154,7 +155,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
         dof=stage.dof,
         fit=stage.scale == "fit",
         signed_denominator=stage.signed_denominator,
-        counts=rows.count,
+        multiplicity=rows.multiplicity,
     )
     columns = {
         "pick": rows.segments[fused.picks],
@@ -164,7 +165,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
         "end_std": fused.end_std,
     }
     picks = rows.take(fused.picks)
-    return replace(picks, segments=fused.segments, scores=fused.scores, columns=columns, pool=rows, count=None)
+    return replace(picks, segments=fused.segments, scores=fused.scores, columns=columns, pool=rows, multiplicity=None)
 
 
 def _vote(stage: Vote, rows: Rows, videos: Sequence[Video]) -> Rows:

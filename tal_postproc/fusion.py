@@ -149,7 +149,7 @@ def fuse_segments(
         raise ValueError(f"`signed_denominator` is for distribution 'gaussian' only, got distribution {distribution!r}")
     how = _checks.as_overlap(overlap, length_offset, area_eps)
 
-    order, offsets = _kernels.score_order(scores, groups)
+    order, offsets = _kernels.score_order(scores, groups, small=_kernels.SMALL)
     fused, _ = fuse_groups(
         segments,
         scores,
@@ -179,18 +179,18 @@ def fuse_groups(
     dof: float = 4.0,
     fit: bool = False,
     signed_denominator: bool = False,
-    counts: Int | None = None,
+    multiplicity: Int | None = None,
 ) -> tuple[FusedSegments, Int]:
     """`fuse_segments` on canonical arrays and CSR groups: clusters group after group, and the groups' offsets.
 
-    `order` holds the rows of every group, best first; `overlap` is (threshold, inclusive, candidate, length_offset,
-    area_eps).  A row stands for `counts` equal ones, whose overlap must exceed the threshold.
+    `order` holds the rows of every group, those of small ones in any order; `overlap` is (threshold, inclusive,
+    candidate, length_offset, area_eps).  A row stands for `multiplicity` equal ones, which overlap more than that.
     """
-    members, bounds, group_bounds = windows.cluster_groups(segments, order, offsets, *overlap)
-    counts = np.ones(len(segments), np.int64) if counts is None else counts
-    shares, effective_size = _centres.softmax_shares(weights, counts, members, bounds, temperature)
+    members, bounds, group_bounds = windows.cluster_groups(segments, scores, order, offsets, *overlap)
+    times = np.ones(len(segments), np.int64) if multiplicity is None else multiplicity
+    shares, effective_size = _centres.softmax_shares(weights, times, members, bounds, temperature)
     rows = bounds[1:] - bounds[:-1]
-    sizes = np.add.reduceat(counts[members], bounds[:-1])
+    sizes = np.add.reduceat(times[members], bounds[:-1])
     cluster = np.repeat(np.arange(len(rows)), rows)
     assignment = np.full(len(segments), -1)
     assignment[members] = cluster

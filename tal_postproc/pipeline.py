@@ -163,18 +163,22 @@ class PostProcessor:
         batch = Batch(videos, self.pipeline, self._map_names)
         found = [self._score_bank(number, bank, batch) for number, bank in enumerate(self.pipeline.banks)]
         if len(found) == 1:
-            row, segments, scores, inner, threshold, source, count = found[0]
+            row, segments, scores, inner, threshold, source, multiplicity = found[0]
         else:
             parts = [np.concatenate(part) for part in zip(*found)]
             order = np.argsort(parts[0], kind="stable")
-            row, segments, scores, inner, threshold, source, count = (part[order] for part in parts)
+            row, segments, scores, inner, threshold, source, multiplicity = (part[order] for part in parts)
         columns = {"inner": inner, "threshold": threshold, "bank": source}
-        return Rows(segments, batch.label[row], scores, batch.video[row], row, columns, "snippet", count=count)
+        return Rows(
+            segments, batch.label[row], scores, batch.video[row], row, columns, "snippet", multiplicity=multiplicity
+        )
 
     def _score_bank(self, number: int, bank: Bank, batch: Batch) -> tuple[NDArray[Any], ...]:
-        """Row, segment, score, inner score, threshold, number of the bank and count of every proposal."""
+        """Row, segment, score, inner score, threshold, number of the bank and multiplicity of every proposal."""
         if not batch.videos:
-            return tuple(np.empty((0, 2) if i == 1 else 0, np.int64 if i in (0, 5, 6) else np.float64) for i in range(7))
+            return tuple(
+                np.empty((0, 2) if i == 1 else 0, np.int64 if i in (0, 5, 6) else np.float64) for i in range(7)
+            )
         own = batch.signal(bank.signal, bank.upsample)
         runs = runs_above(
             own.columns,
@@ -217,7 +221,7 @@ class PostProcessor:
         segments[:, 1] = runs.stop + bank.extend_end
         if bank.upsample > 1:
             segments /= bank.upsample
-        return row, segments, scores, inner, runs.threshold, np.full(len(scores), number), runs.count
+        return row, segments, scores, inner, runs.threshold, np.full(len(scores), number), runs.multiplicity
 
 
 def _repeated(rising: Int, wanted: Int) -> tuple[Int, Int]:
@@ -231,7 +235,11 @@ def _repeated(rising: Int, wanted: Int) -> tuple[Int, Int]:
 
 def _weight(video: Video) -> int:
     """Bytes of the maps; what is no video is refused later."""
-    return sum(array.nbytes for array in video.maps.values()) if isinstance(video, Video) else 0
+    total = 0
+    if isinstance(video, Video):
+        for array in video.maps.values():  # not a sum of a generator: it is called for every video
+            total += array.nbytes
+    return total
 
 
 def _results(parts: Generator[Segments | Exception, None, None]) -> Iterator[Segments]:
@@ -279,7 +287,8 @@ def warm_up() -> None:
     found = PostProcessor.from_preset("cola")(video)
     segments, scores = found.segments, found.scores
     suppression.soft_nms(segments, scores)
-    nms_groups(segments, np.arange(len(scores)), np.array([0, len(scores)]), 0.5, False, False, 0.0, 0.0, plain=0)
+    whole = np.arange(len(scores)), np.array([0, len(scores)])
+    nms_groups(segments, scores, *whole, 0.5, False, False, 0.0, 0.0, plain=0, small=0)
     suppression.segment_voting(segments, segments, scores, tiou_threshold=0.5)
     for distribution in ("gaussian", "exponential", "student_t"):
         fusion.fuse_segments(segments, scores, tiou_threshold=0.5, temperature=0.1, distribution=distribution)

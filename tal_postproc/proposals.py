@@ -49,7 +49,7 @@ class Runs(NamedTuple):
     threshold: Float
     start: Float
     stop: Float
-    count: Int  # equal runs, of several thresholds, that it stands for
+    multiplicity: Int  # thresholds that found it, where it is listed once for all of them
 
 
 def normalized(columns: Columns, kind: str, clip: bool) -> Columns:
@@ -98,10 +98,10 @@ def runs_above(
             levels = high - (high - low) * thresholds
     slots = np.argsort(levels, axis=1, kind="stable")
     rising = np.take_along_axis(levels, slots, axis=1)
-    row, slot, start, stop, count = _kernels.find_runs(
+    row, slot, start, stop, multiplicity = _kernels.find_runs(
         values, offsets, rising, slots, inclusive, positive, min_length, skip_lone_first, once
     )
-    return Runs(row, slot, levels[0 if len(levels) == 1 else row, slot], start, stop, count)
+    return Runs(row, slot, levels[0 if len(levels) == 1 else row, slot], start, stop, multiplicity)
 
 
 def contrast(
@@ -245,7 +245,8 @@ def extract_proposals(
 
     Notes
     -----
-    One sweep over the snippets finds the runs of all thresholds: O(T + runs) per class.
+    One sweep over the snippets finds the runs of all thresholds: O(T + runs) per class where thresholds are spaced
+    about evenly, up to O(T M + runs) where not.
 
     Examples
     --------

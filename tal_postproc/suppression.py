@@ -90,8 +90,8 @@ def nms(
     groups = None if idxs is None else _checks.as_integers(idxs, len(segments), "idxs")
     limit = None if max_detections is None else _checks.as_count(max_detections, "max_detections")
 
-    order, offsets = _kernels.score_order(scores, groups)
-    keep, _ = nms_groups(segments, order, offsets, threshold, _checks.as_flag(inclusive, "inclusive"), *how)
+    order, offsets = _kernels.score_order(scores, groups, small=_kernels.SMALL)
+    keep, _ = nms_groups(segments, scores, order, offsets, threshold, _checks.as_flag(inclusive, "inclusive"), *how)
     if len(offsets) > 2:
         keep = keep[np.lexsort((keep, -scores[keep]))]
     return keep[:limit]

@@ -483,6 +483,63 @@ def test_every_preset_takes_tiny_videos(preset, length):
             assert (array == fill).all()
 
 
+STEPS = config.Bank(thresholds=(0.7, 0.1, 0.3, 0.5), min_length=1)
+LISTED = {
+    "nms": (STEPS, (config.Nms(threshold=0.4),)),
+    "nms, the last of equals": (STEPS, (config.Nms(threshold=0.4, ties="last"),)),
+    "nms of all classes": (STEPS, (config.Nms(threshold=0.0, per_class=False), config.Keep(top=3))),
+    "nms of ends that lie early": (replace(STEPS, extend_end=-1, min_length=2), (config.Nms(threshold=0.4),)),
+    **{
+        f"fusion, {name}": (STEPS, (config.Fuse(threshold=0.4, temperature=0.2, weights="inner", distribution=name),))
+        for name in ("gaussian", "exponential", "student_t", "uniform")
+    },
+    "fusion, signed": (STEPS, (config.Fuse(threshold=0.4, temperature=0.2, signed_denominator=True),)),
+}
+
+
+@pytest.mark.parametrize("case", LISTED)
+def test_equal_proposals_are_worked_on_once(rng, case):
+    """A run that several thresholds find counts as often, and costs once."""
+    bank, stages = LISTED[case]
+    other = replace(bank, thresholds=(0.2, 0.6), score=config.Score(margin=config.Margin()))
+    process = PostProcessor(config.Pipeline(banks=(bank, other), stages=stages))
+    each = PostProcessor(process.pipeline)
+    assert process._listing == (-1 if "last" in case else 1)
+    each._listing = 0
+    video = Video("v", {"cas": np.round(np.repeat(rng.uniform(-0.5, 1, (60, 3)), 5, axis=0), 1)})
+    found, expected = process(video), each(video)
+    assert len(found) >= 3
+    assert_array_equal(found.labels, expected.labels)
+    for one, other_one in ((found.segments, expected.segments), (found.scores, expected.scores)):
+        assert_allclose(one, other_one, rtol=0, atol=0 if case.startswith("nms") else 1e-12)
+    assert found.columns.keys() == expected.columns.keys()
+    for name, column in found.columns.items():
+        assert_allclose(column, expected.columns[name], rtol=0, atol=0 if name == "size" else 1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("bank", "stages"),
+    [
+        (STEPS, ()),
+        (STEPS, (config.SoftNms(),)),
+        (STEPS, (config.Keep(top=5), config.Nms(threshold=0.4))),
+        (STEPS, (config.Nms(threshold=0.4), config.Vote(threshold=0.5))),
+        (STEPS, (config.Nms(threshold=1.0),)),
+        (STEPS, (config.Nms(threshold=0.6, overlap=config.Overlap(area_eps=0.5)),)),
+        (replace(STEPS, extend_end=-1), (config.Nms(threshold=0.4),)),
+        (STEPS, (config.Fuse(threshold=0.4, temperature=0.2, weights="threshold"),)),
+        (replace(STEPS, score=config.Score(zero_below=True)), (config.Nms(threshold=0.4),)),
+    ],
+)
+def test_equal_proposals_stay_apart_where_it_matters(rng, bank, stages):
+    """Each is emitted, votes, decays the others, survives, or has a score of its own."""
+    process = PostProcessor(config.Pipeline(banks=(bank,), stages=stages))
+    each = PostProcessor(process.pipeline)
+    each._listing = 0
+    video = Video("v", {"cas": np.round(rng.uniform(-0.5, 1, (60, 2)), 1)})
+    assert as_bytes([process(video)]) == as_bytes([each(video)])
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f8", np.int64])
 def test_maps_of_any_dtype_and_layout_give_the_same(dtype):
     tcam = np.array([[0, 1], [1, 1], [1, 0], [1, 0], [0, 1]])

@@ -87,11 +87,12 @@ def test_nms_is_the_same_however_it_looks_for_suppressors(rng, scale, threshold)
         for length_offset, area_eps, inclusive in [(0.0, 0.0, False), (1.0, 0.0, threshold > 0), (0.5, 1e-6, False)]:
             start, length = SCALES[scale](rng, 300)
             segments = np.column_stack((start, start + length))
-            order, offsets = score_order(np.round(rng.uniform(0, 1, 300), 1), np.sort(rng.integers(0, 2, 300)))
+            scores = np.round(rng.uniform(0, 1, 300), 1)
+            order, offsets = score_order(scores, np.sort(rng.integers(0, 2, 300)))
             how = threshold, inclusive, overlap == "candidate", length_offset, area_eps
-            expected = nms_groups(segments, order, offsets, *how, plain=300)
+            expected = nms_groups(segments, scores, order, offsets, *how, plain=300, small=0)
             for plain in (0, 1, 64):
-                found = nms_groups(segments, order, offsets, *how, plain=plain)
+                found = nms_groups(segments, scores, order, offsets, *how, plain=plain, small=0)
                 assert_array_equal(found[0], expected[0], err_msg=f"plain={plain}, {how}")
                 assert_array_equal(found[1], expected[1])
 
@@ -114,7 +115,7 @@ def test_cells_and_ends_equal_the_oracle(rows, threshold, inclusive, how):
     inclusive = inclusive and threshold > 0
     order, offsets = score_order(scores, idxs)
     measure = how.get("overlap", "iou") == "candidate", how.get("length_offset", 0.0), how.get("area_eps", 0.0)
-    keep, _ = nms_groups(segments, order, offsets, threshold, inclusive, *measure, plain=0)
+    keep, _ = nms_groups(segments, scores, order, offsets, threshold, inclusive, *measure, plain=0, small=0)
     expected = oracle.nms(segments, scores, threshold, idxs=idxs, inclusive=inclusive, **literal(how))
     assert_array_equal(np.sort(keep), np.sort(expected))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from tal_postproc import fuse_segments, nms, segment_voting, soft_nms, weighted_segment_fusion
 from tal_postproc._kernels import windows
+from tal_postproc._kernels.nms import nms_groups
 from tal_postproc._kernels.segments import overlap_matrix, score_order
 
 from .oracles import segments as oracle
@@ -88,7 +90,7 @@ def test_clusters_equal_the_oracle(leaf, rows, threshold, inclusive, how):
     order, offsets = score_order(scores, idxs)
     measure = how["overlap"] == "candidate", how["length_offset"], how["area_eps"]
     members, bounds, group_bounds = windows.cluster_groups(
-        segments, order, offsets, threshold, inclusive, *measure, leaf=leaf
+        segments, scores, order, offsets, threshold, inclusive, *measure, leaf=leaf, small=0
     )
     found = [members[start:stop].tolist() for start, stop in pairwise(bounds)]
     expected = oracle.clusters(segments, scores, threshold, idxs, inclusive, **literal(how))
@@ -97,6 +99,28 @@ def test_clusters_equal_the_oracle(leaf, rows, threshold, inclusive, how):
         heads = members[bounds[start:stop]]
         assert len(set(idxs[heads].tolist())) <= 1
         assert_array_equal(heads, heads[np.lexsort((heads, -scores[heads]))])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("last_first", [False, True])
+def test_small_groups_need_no_order(kind, last_first, rng):
+    """Rows of a small group in their own order, or by score: the same picks and members, ties and all."""
+    n = 400
+    for trial, measure in enumerate(MEASURES):
+        start, length = KINDS[kind](rng, n)
+        segments = np.column_stack((start, start + length))
+        scores = rng.uniform(-0.1, 1, n).round(1 if trial % 2 else 16)
+        idxs = rng.choice(4, n, p=[0.0, 0.05, 0.15, 0.8])
+        for threshold, inclusive in ((0.0, False), (0.5, True), (0.5, False), (1.0, False)):
+            how = threshold, inclusive, *measure
+            sorted_order, offsets = score_order(scores, idxs, last_first)
+            for function in (windows.cluster_groups, nms_groups):
+                expected = function(segments, scores, sorted_order, offsets, *how, small=0)
+                for small in (100, n):
+                    order, _ = score_order(scores, idxs, last_first, small)
+                    found = function(segments, scores, order, offsets, *how, small=small)
+                    for one, other in zip(found, expected):
+                        assert_array_equal(one, other, err_msg=f"{function}, small={small}, {how}")
 
 
 @pytest.mark.parametrize("leaf", [1, 2])
@@ -148,7 +172,10 @@ def test_leaves_change_no_bit(kind, rng):
             for floor, limit in ((-np.inf, n), (0.2, n), (-np.inf, 40))
         ]
         jobs += [
-            (windows.cluster_groups, (segments, order, offsets, threshold, inclusive, *measure))
+            (
+                partial(windows.cluster_groups, small=0),
+                (segments, scores, order, offsets, threshold, inclusive, *measure),
+            )
             for threshold, inclusive in ((0.0, False), (0.5, True), (0.5, False), (1.0, False))
         ]
         jobs += [
@@ -161,7 +188,7 @@ def test_leaves_change_no_bit(kind, rng):
             for leaf in (1, 3, windows.LEAF):
                 found = function(*arguments, leaf=leaf)
                 for one, other in _pairs(found, expected):
-                    assert_array_equal(one, other, err_msg=f"{function.__name__}, leaf={leaf}, {arguments[4:]}")
+                    assert_array_equal(one, other, err_msg=f"{function}, leaf={leaf}, {arguments[4:]}")
 
 
 def _pairs(found, expected):
@@ -202,7 +229,7 @@ def test_thresholds_are_met_to_the_last_bit(kind, rng):
         start, length = KINDS[kind](rng, 80)
         segments = np.column_stack((start, start + length))
         overlaps = overlap_matrix(segments, segments, candidate, length_offset, area_eps)
-        order, offsets = np.arange(80), np.array([0, 80])
+        order, offsets, falling = np.arange(80), np.array([0, 80]), -np.arange(80.0)
         for threshold in rng.choice(overlaps[overlaps > 0], 5) if (overlaps > 0).any() else ():
             for inclusive in (False, True):
                 joins = overlaps >= threshold if inclusive else overlaps > threshold
@@ -211,8 +238,9 @@ def test_thresholds_are_met_to_the_last_bit(kind, rng):
                     head = left[0]
                     expected += [head, *(i for i in left[1:] if joins[head, i])]
                     left = [i for i in left[1:] if not joins[head, i]]
-                for leaf in (2, 80):
+                how = threshold, inclusive, candidate, length_offset, area_eps
+                for leaf, small in ((2, 0), (80, 0), (80, 80)):
                     members, _, _ = windows.cluster_groups(
-                        segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, leaf=leaf
+                        segments, falling, order, offsets, *how, leaf=leaf, small=small
                     )
                     assert_array_equal(members, expected)

@@ -14,10 +14,10 @@ _TIE = 1e-12
 
 
 @kernel
-def softmax_shares(weights, counts, members, bounds, temperature):
+def softmax_shares(weights, multiplicity, members, bounds, temperature):
     """Softmax of ``weights / temperature`` within every cluster, in member order; and 1 / sum of squares.
 
-    Row i stands for ``counts[i]`` equal members: its share is that of all of them.
+    Row i stands for ``multiplicity[i]`` equal members: its share is that of all of them.
     """
     shares, effective_size = np.empty(len(members)), np.empty(len(bounds) - 1)
     for c in range(len(bounds) - 1):
@@ -26,11 +26,11 @@ def softmax_shares(weights, counts, members, bounds, temperature):
             top = max(top, weights[members[j]])
         total = squares = 0.0
         for j in range(bounds[c], bounds[c + 1]):
-            shares[j] = counts[members[j]] * np.exp((weights[members[j]] - top) / temperature)
+            shares[j] = multiplicity[members[j]] * np.exp((weights[members[j]] - top) / temperature)
             total += shares[j]
         for j in range(bounds[c], bounds[c + 1]):
             shares[j] /= total
-            squares += shares[j] * shares[j] / counts[members[j]]
+            squares += shares[j] * shares[j] / multiplicity[members[j]]
         effective_size[c] = 1.0 / squares
     return shares, effective_size
 

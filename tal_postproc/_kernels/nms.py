@@ -5,7 +5,8 @@ own overlap: if it is not much shorter) and their positions are.  So kept rows a
 and the cell of their start, and a candidate looks into the few cells that can matter.  At threshold 0 any touch
 suppresses, and the largest end of the kept rows that start before the candidate's end decides.
 
-Both give exactly what comparing with every kept row gives: they only leave out comparisons that cannot succeed.
+Both give exactly what comparing with every kept row gives: they only leave out comparisons that cannot succeed.  The
+rows of a small group are not even sorted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .segments import _overlap, _sorted_rows
+from .segments import SMALL, _overlap, _pick_greedily, _sorted_rows
 
 PLAIN = 256  # kept rows of a group up to which comparing with all of them costs little, and compiling nothing more
 _LOWEST = -1100  # octaves of float64 lie above it
@@ -27,23 +28,27 @@ _RESOLVED = 2.0**40  # extent over length, up to which cells are told apart
 
 def nms_groups(
     segments: NDArray[np.float64],
+    scores: NDArray[np.float64],
     order: NDArray[np.int64],
     offsets: NDArray[np.int64],
     *how: Any,
     plain: int = PLAIN,
+    small: int = SMALL,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that survive, group after group in the order given, and the offsets of the groups among them.
+    """Rows that survive, group after group and best first, and the offsets of the groups among them.
 
-    `how` is (threshold, inclusive, candidate, length_offset, area_eps).  A candidate is compared with all kept rows of
-    its group while these are at most `plain`; the kernels for more are not even compiled before a group has more.
+    `how` is (threshold, inclusive, candidate, length_offset, area_eps).  `order` is that of `score_order`, with the
+    same `small` or none.  In a larger group a candidate is compared with all kept rows while these are at most `plain`;
+    the kernels for more are not even compiled before a group has more.
     """
-    keep, kept_offsets, done = _all_pairs(segments, order, offsets, *how, plain)
-    return (keep, kept_offsets) if done else _hashed(segments, order, offsets, *how, plain)
+    keep, kept_offsets, done = _all_pairs(segments, scores, order, offsets, *how, plain, small)
+    return (keep, kept_offsets) if done else _hashed(segments, scores, order, offsets, *how, plain, small)
 
 
 @kernel
-def _suppressed(kept, first, count, segment, threshold, inclusive, candidate, length_offset, area_eps):
+def _suppressed(kept, first, count, segment, how):
     """Whether one of the kept rows first .. count suppresses a segment."""
+    threshold, inclusive, candidate, length_offset, area_eps = how
     for k in range(first, count):
         overlap = _overlap(kept[k, 0], kept[k, 1], segment[0], segment[1], candidate, length_offset, area_eps)
         if overlap > threshold or (inclusive and overlap == threshold):
@@ -52,43 +57,61 @@ def _suppressed(kept, first, count, segment, threshold, inclusive, candidate, le
 
 
 @kernel
-def _all_pairs(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, plain):
-    """What `nms_groups` returns, and True; or False as soon as a group keeps more than `plain` rows."""
+def _few(segments, scores, order, first, stop, how, keep, cluster, count):
+    """The rows of a small group that survive, written from ``keep[count]`` on; where they end."""
+    after = _pick_greedily(segments, scores, order, first, stop, how, keep, cluster, count)
+    for k in range(count, after):
+        keep[k] = order[keep[k]]
+    return after
+
+
+@kernel
+def _all_pairs(
+    segments, scores, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, plain, small
+):
+    """What `nms_groups` returns, and True; or False as soon as a large group keeps more than `plain` rows."""
+    how = threshold, inclusive, candidate, length_offset, area_eps
     keep, kept = np.empty(len(order), np.int64), np.empty((len(order), 2))
+    cluster = np.empty(len(order), np.int64)
     kept_offsets = np.zeros(len(offsets), np.int64)
     count = np.int64(0)  # not a literal: what is called would be compiled for it, too
     for group in range(len(offsets) - 1):
-        first = count
-        for position in range(offsets[group], offsets[group + 1]):
-            row = order[position]
-            if not _suppressed(
-                kept, first, count, segments[row], threshold, inclusive, candidate, length_offset, area_eps
-            ):
-                keep[count], kept[count, 0], kept[count, 1] = row, segments[row, 0], segments[row, 1]
-                count += 1
-                if count - first > plain:
-                    return keep[:0], kept_offsets, False
+        first, begin, stop = count, offsets[group], offsets[group + 1]
+        if stop - begin <= small:
+            count = _few(segments, scores, order, begin, stop, how, keep, cluster, count)
+        else:
+            for position in range(begin, stop):
+                row = order[position]
+                if not _suppressed(kept, first, count, segments[row], how):
+                    keep[count], kept[count, 0], kept[count, 1] = row, segments[row, 0], segments[row, 1]
+                    count += 1
+                    if count - first > plain:
+                        return keep[:0], kept_offsets, False
         kept_offsets[group + 1] = count
     return keep[:count], kept_offsets, True
 
 
 @kernel
-def _hashed(segments, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, plain):
+def _hashed(segments, scores, order, offsets, threshold, inclusive, candidate, length_offset, area_eps, plain, small):
     """What `nms_groups` returns, for groups of any size."""
+    how = threshold, inclusive, candidate, length_offset, area_eps
     keep, kept = np.empty(len(order), np.int64), np.empty((len(order), 2))
+    cluster = np.empty(len(order), np.int64)
     kept_offsets = np.zeros(len(offsets), np.int64)
     count = np.int64(0)
     for group in range(len(offsets) - 1):
-        first, position = count, offsets[group]
-        while position < offsets[group + 1] and count - first < plain:
+        first, position, stop = count, offsets[group], offsets[group + 1]
+        if stop - position <= small:
+            count = _few(segments, scores, order, position, stop, how, keep, cluster, count)
+            kept_offsets[group + 1] = count
+            continue
+        while position < stop and count - first < plain:
             row = order[position]
-            if not _suppressed(
-                kept, first, count, segments[row], threshold, inclusive, candidate, length_offset, area_eps
-            ):
+            if not _suppressed(kept, first, count, segments[row], how):
                 keep[count], kept[count, 0], kept[count, 1] = row, segments[row, 0], segments[row, 1]
                 count += 1
             position += 1
-        rest = order[position : offsets[group + 1]]
+        rest = order[position:stop]
         if len(rest) and threshold > 0.0:
             count = _through_grid(
                 segments, rest, threshold, inclusive, candidate, length_offset, area_eps, keep, kept, first, count
@@ -206,7 +229,9 @@ def _through_ends(segments, rest, candidate, length_offset, area_eps, keep, kept
         begins[count - first + i] = segments[rest[i], 0]
     whole = np.zeros(2, np.int64)
     whole[1] = n
-    begins = begins[_sorted_rows(-begins, np.arange(n), whole, n < 0)]  # a literal False would compile it once more
+    begins = begins[
+        _sorted_rows(-begins, np.arange(n), whole, n < 0, np.int64(0))
+    ]  # a literal False would compile it once more
     tree = np.full(n + 1, -1)
     entered = first
     i = 0

@@ -32,16 +32,19 @@ def upsample(values, offsets, factor):
 
 @kernel
 def _levels(values, offsets, thresholds, inclusive, positive, skip_lone_first):
-    """How many of the rising thresholds every value passes, counted on from its neighbour: as many steps as crossings."""
+    """How many of the rising thresholds every value passes, counted on from where evenly spaced ones would lie."""
     num = thresholds.shape[1]
     shared = len(thresholds) == 1
     level = np.empty(len(values), np.int32)
     for r in range(len(offsets) - 1):
         first, stop = offsets[r], offsets[r + 1]
         rising = thresholds[0 if shared else r]
-        now = 0
+        per = (num - 1) / (rising[num - 1] - rising[0]) if num > 0 else 0.0
+        if not per < 1e300:  # no spacing
+            per = 0.0
         for t in range(first, stop):
             value = values[t]
+            now = int(min(max((value - rising[0]) * per + 1.0, 0.0), float(num))) if num > 0 else 0
             while now < num and (value > rising[now] or (inclusive and value == rising[now])):
                 now += 1
             while now > 0 and not (value > rising[now - 1] or (inclusive and value == rising[now - 1])):
@@ -110,6 +113,7 @@ def _slots_of(run_row, low, high, slots, once):
 @kernel
 def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_length, skip_lone_first, once):
     """Runs above every threshold: O(T + runs), a run that several thresholds find counted for each of them.
+    Unevenly spaced thresholds may take up to O(T M + runs).
 
     `thresholds` (R, M) rises along each row, or is one row (1, M) for all; `slots`, of the same shape, says where each
     stood before sorting.  Returns row, slot, start, stop of every run, by row, then in the slots' order, then by time;
@@ -125,15 +129,15 @@ def find_runs(values, offsets, thresholds, slots, inclusive, positive, min_lengt
     for i in range(len(place) - 1):
         place[i + 1] += place[i]
     row, slot = np.empty(len(run), np.int64), np.empty(len(run), np.int64)
-    start, stop, count = np.empty(len(run)), np.empty(len(run)), np.empty(len(run), np.int64)
+    start, stop, multiplicity = np.empty(len(run)), np.empty(len(run)), np.empty(len(run), np.int64)
     for i in range(len(run)):
         j = run[i]
         group = run_row[j] * num + run_slot[i]
         at = place[group]
         place[group] = at + 1
         row[at], slot[at], start[at], stop[at] = run_row[j], run_slot[i], run_start[j], run_stop[j]
-        count[at] = 1 if once == 0 else high[j] - low[j]
-    return row, slot, start, stop, count
+        multiplicity[at] = 1 if once == 0 else high[j] - low[j]
+    return row, slot, start, stop, multiplicity
 
 
 @kernel

@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 
 from . import kernel
-from .segments import _overlap, _sorted_rows
+from .segments import _NEARLY, SMALL, _overlap, _pick_greedily, _sorted_rows
 
 LINEAR, GAUSSIAN, GATED, IMPROVED = range(4)
 
 _NONE: Any = np.int64(0)  # no leaf; a literal 0 would compile once more
-# Most rows of a leaf are too far away, which is told without a division; this leaves room for its rounding.
-_NEARLY = 0.999999
 LEAF = 32  # rows in a leaf; a group of up to twice as many is one leaf
 
 
@@ -56,12 +54,16 @@ def vote_groups(
     return _vote(kept, kept_order, *layout, kept_offsets, segments, scores, order, offsets, *options, leaf)
 
 
-def cluster_groups(segments: Any, order: Any, offsets: Any, *options: Any, leaf: int = LEAF) -> Any:
-    """Greedy clusters around the best row left: members cluster by cluster, head first; both kinds of offsets.
+def cluster_groups(
+    segments: Any, scores: Any, order: Any, offsets: Any, *options: Any, leaf: int = LEAF, small: int = SMALL
+) -> Any:
+    """Greedy clusters around the best row left: members cluster by cluster, best first; both kinds of offsets.
 
-    `options` are threshold, inclusive, candidate, length_offset, area_eps.
+    `options` are threshold, inclusive, candidate, length_offset, area_eps.  `order` is that of `score_order`, with the
+    same `small` or none.
     """
-    return _clusters(segments, order, *_lay_out(segments, order, offsets, leaf), offsets, *options, leaf)
+    layout = _lay_out(segments, order, offsets, leaf, small)
+    return _clusters(segments, scores, order, *layout, offsets, *options, leaf, small)
 
 
 def running_clusters(
@@ -74,16 +76,19 @@ def running_clusters(
     return _running(segments, scores, order, *_lay_out(segments, order, offsets, leaf), offsets, threshold, leaf)
 
 
-def _lay_out(segments: Any, order: Any, offsets: Any, leaf: int) -> Any:
-    """Positions in `order`, by start within every group if one has several leaves, and room for its hulls."""
+def _lay_out(segments: Any, order: Any, offsets: Any, leaf: int, small: int = 0) -> Any:
+    """Positions in `order`, by start within every group if one has several leaves, and room for its hulls.
+
+    Groups of up to `small` rows need neither.
+    """
     largest = len(order) if len(order) <= 2 * leaf else (offsets[1:] - offsets[:-1]).max()
-    leaves, _ = _leaves(largest, leaf)
+    leaves, _ = _leaves(0 if largest <= small else largest, leaf)
     if leaves == 1:
         places = np.arange(len(order))
     elif len(offsets) == 2:  # equal starts in any order
         places = np.argsort(segments[order, 0])
     else:
-        places = _sorted_rows(-segments[order, 0], np.arange(len(order)), offsets, False)
+        places = _sorted_rows(-segments[order, 0], np.arange(len(order)), offsets, False, small)
     return places, np.empty((2 * leaves, 2))
 
 
@@ -305,8 +310,24 @@ def _vote(
 
 
 @kernel
-def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, candidate, length_offset, area_eps, leaf):
+def _clusters(
+    segments,
+    scores,
+    order,
+    places,
+    hulls,
+    offsets,
+    threshold,
+    inclusive,
+    candidate,
+    length_offset,
+    area_eps,
+    leaf,
+    small,
+):
     n = len(order)
+    how = threshold, inclusive, candidate, length_offset, area_eps
+    heads = np.empty(n, np.int64)
     place, cluster = places.copy(), np.empty(n, np.int64)  # the cluster of every position in `order`
     start, end = np.empty(n), np.empty(n)
     for j in range(n):
@@ -315,9 +336,13 @@ def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, can
     stops = np.empty(len(hulls), np.int64)  # end of a leaf's rows
     bounds = np.zeros(n + 1, np.int64)
     group_bounds = np.zeros(len(offsets), np.int64)
-    more, clusters = length_offset + area_eps, 0
+    more, clusters = length_offset + area_eps, np.int64(0)  # not a literal: what is called would be compiled for it
     for group in range(len(offsets) - 1):
         first, stop = offsets[group], offsets[group + 1]
+        if stop - first <= small:
+            clusters = _pick_greedily(segments, scores, order, first, stop, how, heads, cluster, clusters)
+            group_bounds[group + 1] = clusters
+            continue
         leaves, width = _leaves(stop - first, leaf)
         for node in range(2 * leaves):
             hulls[node, 0], hulls[node, 1] = -np.inf, np.inf  # until the first head comes by
@@ -366,9 +391,14 @@ def _clusters(segments, order, places, hulls, offsets, threshold, inclusive, can
         filled[c] = bounds[c]
         bounds[c + 1] += bounds[c]
     members = np.empty(n, np.int64)
-    for position in range(n):  # in the order of `order` within every cluster
-        members[filled[cluster[position]]] = order[position]
-        filled[cluster[position]] += 1
+    for position in range(n):  # best first within every cluster: sorted here where `order` is not
+        row, c = order[position], cluster[position]
+        at = filled[c]
+        while at > bounds[c] and scores[members[at - 1]] < scores[row]:
+            members[at] = members[at - 1]
+            at -= 1
+        members[at] = row
+        filled[c] += 1
     return members, bounds[: clusters + 1], group_bounds
 
 
