@@ -48,8 +48,12 @@ class _One:
     def __init__(self, video: Video, pipeline: Pipeline, map_names: Sequence[str]) -> None:
         self.video = video
         self.background = pipeline.background
-        first = class_map(video, map_names)
-        self.num_classes = None if first is None else pipeline.count_classes(first.shape[1])  # without background
+        self.maps = {name: find_map(video, name) for name in map_names}
+        self.num_classes: int | None = None  # without background; the first map that tells classes apart says it
+        for array in self.maps.values():
+            if array.ndim == 2:
+                self.num_classes = pipeline.count_classes(array.shape[1])
+                break
         scores = video.scores.get("video")
         if scores is None and pipeline.video_scores is not None:
             scores = _top_mean(video, pipeline.video_scores)
@@ -70,7 +74,7 @@ class _One:
 
     def columns(self, name: str, classes: Int) -> tuple[NDArray[Any], Int]:
         """A map as (T, columns), and which of these belong to the classes."""
-        array = find_map(self.video, name)
+        array = self.maps[name]
         if array.ndim == 1:
             return array[:, None], _FIRST
         try:
@@ -181,13 +185,8 @@ class Batch:
         key = (signal, factor)
         if key not in self._made:
             names = [part for name, _ in signal.mix for part in name.split("*")]
-            heights = np.ones_like(self._counts)
-            for index, one in enumerate(self.videos):
-                try:
-                    if class_map(one.video, names) is not None:
-                        heights[index] = self._counts[index]
-                except ValueError as error:
-                    raise about(one.video, error) from error
+            tells = [any([one.maps[name].ndim == 2 for name in names]) for one in self.videos]
+            heights = np.where(tells, self._counts, 1)
             columns = Columns(self._blend(signal, heights), _bounds(np.repeat(self._lengths, heights)))
             columns = upsampled(normalized(columns, signal.normalize, signal.clip), factor)
             self._made[key] = Blended(columns, self._rows_of(heights))

@@ -56,15 +56,17 @@ class Rows:
     def split(self, videos: Sequence[Video]) -> list[Segments]:
         """One `Segments` per video: by class, best score first, the earlier row first among equals."""
         rows = self.take(_ordered(self, per_class=True)[0])
-        bounds = np.searchsorted(rows.video, np.arange(len(videos) + 1)).tolist()
+        bounds = np.searchsorted(rows.video, np.arange(len(videos) + 1))
+        offsets = np.zeros((len(videos), 2), np.int64)
+        offsets[:, 1] = bounds[1:] - bounds[:-1]
         found = []
-        for video, start, stop in zip(videos, bounds, bounds[1:]):
+        for video, own, start, stop in zip(videos, offsets, bounds.tolist(), bounds[1:].tolist()):
             found.append(
                 Segments._trusted(
                     rows.segments[start:stop],
                     rows.labels[start:stop],
                     rows.scores[start:stop],
-                    np.array([0, stop - start]),
+                    own,
                     rows.unit,
                     (video.id,) if video.id else (),
                     {name: column[start:stop] for name, column in rows.columns.items()},

@@ -19,7 +19,7 @@ from . import _checks
 A = TypeVar("A")
 B = TypeVar("B")
 
-CHUNK = 32  # items per task at most: milliseconds of work, where handing a task over costs some 0.05 ms
+CHUNK = 64  # items per task at most: milliseconds of work, where handing a task over costs some 0.05 ms
 BUDGET = 1 << 23  # bytes per task, by what the caller says an item weighs
 
 
