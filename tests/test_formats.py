@@ -139,6 +139,32 @@ def test_atomic_write_keeps_permissions_and_links_and_writes_to_devices(tmp_path
 # ---- ActivityNet JSON: detections
 
 
+@given(named_segments(), st.data())
+def test_detections_are_written_as_json_writes_them_also_in_parts(tmp_path_factory, found, data):
+    folder, classes = tmp_path_factory.mktemp("d"), ('"\\', "Spr\u00fcnge", "\u2028\t")
+    rows = [
+        {"label": classes[label], "score": score, "segment": segment}
+        for label, score, segment in zip(found.labels.tolist(), found.scores.tolist(), found.segments.tolist())
+    ]
+    bounds = found.offsets.tolist()
+    lines = [
+        f"\n{json.dumps(name)}: {json.dumps(rows[start:stop])}"
+        for name, start, stop in zip(found.video_ids, bounds, bounds[1:])
+    ]
+    expected = '{"version": "VERSION 1.3", "results": {' + ",".join(lines) + '\n}, "external_data": {}}\n'
+    formats.write_detections(folder / "d.json", found, classes=classes)
+    assert (folder / "d.json").read_text(encoding="utf-8") == expected
+
+    cuts = sorted({0, found.num_videos, *data.draw(st.lists(st.integers(0, found.num_videos)))})
+    parts = [folder / f"{cut}.json" for cut in cuts]
+    for path, start, stop in zip(parts, cuts, cuts[1:] + cuts[-1:]):  # the last one is empty
+        part = [found.video(v) for v in range(start, stop)]
+        some = Segments.concatenate(part) if part else Segments.empty("second", ())
+        formats.write_detections(path, some, classes=classes)
+    formats.merge_detections(folder / "m.json", parts)
+    assert (folder / "m.json").read_bytes() == (folder / "d.json").read_bytes()
+
+
 @given(named_segments())
 def test_detections_come_back_to_the_same_bits(tmp_path_factory, found):
     path = tmp_path_factory.mktemp("d") / "d.json"

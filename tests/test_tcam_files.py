@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from tal_postproc import FormatError, formats, synthetic
+from tal_postproc import FormatError, Video, _tcam_files, formats, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def same(part, whole) -> None:
         assert one.maps.keys() == other.maps.keys()
         assert (one.seconds_per_snippet, one.duration) == (other.seconds_per_snippet, other.duration)
         for name, values in other.maps.items():
-            assert one.maps[name].dtype == values.dtype
+            assert one.maps[name].dtype == values.dtype.newbyteorder("=")
             assert_array_equal(one.maps[name], values)
         for name, values in other.scores.items():
             assert_array_equal(one.scores[name], values)
@@ -124,3 +124,35 @@ def test_a_stored_member_that_lies_about_its_size(tmp_path, data):
         path.write_bytes(content[:place] + new + content[place + 8 :])
         with pytest.raises(FormatError, match="attention"):
             formats.open_tcams(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", ["<f8", ">f4", "i2", "?"])
+def test_merged_files_are_the_bytes_of_one(tmp_path, data, kind, compressed):
+    """Also of videos whose duration, step or warp is not known, and in which nothing happens for 0 snippets."""
+    knots = np.array([0.0, 5.0]), np.array([0.0, 9.0])
+    videos = [
+        Video(
+            video.id,
+            {
+                "labels": (9 * video.maps["cas"][: 40 * (v != 4)]).astype(kind),
+                "cas": video.maps["attention"][: 40 * (v != 4)],
+            },
+            seconds_per_snippet=None if v == 2 else 0.64,
+            duration=None if v == 5 else 30.0 + v,
+            warp=knots if v in (1, 6) else None,
+        )
+        for v, video in enumerate(data)
+    ]
+    options = {"classes": data.classes, "compressed": compressed}
+    formats.write_tcams(tmp_path / "whole.npz", videos, **options)
+    parts = []
+    for start, stop in ((0, 1), (1, 4), (4, 5), (5, 9)):
+        parts.append(tmp_path / f"{start}.npz")
+        formats.write_tcams(parts[-1], videos[start:stop], **options)
+    _tcam_files.merge_tcams(tmp_path / "merged.npz", parts, compressed=compressed)
+    assert (tmp_path / "merged.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    same(formats.read_tcams(tmp_path / "whole.npz"), videos)
+    with np.load(tmp_path / "whole.npz") as arrays:  # NumPy takes it, and it holds what NumPy would concatenate
+        assert_array_equal(arrays["labels"], np.concatenate([video.maps["labels"] for video in videos]))
+        assert arrays["labels"].dtype == np.dtype(kind).newbyteorder("=")
