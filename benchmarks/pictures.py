@@ -55,7 +55,7 @@ def _draw(picture: Picture, rows: Sequence[Row], folder: Path) -> Path:
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     temporary = path.with_suffix(".tmp")  # no metadata: the same bytes from the same JSON
-    image.quantize(64, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)  # a quarter of the bytes
+    image.quantize(128, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)  # a quarter of the bytes
     temporary.replace(path)
     return path
 
