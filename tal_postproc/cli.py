@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 
-from . import __version__, _jobs, _signals, presets
+from . import __version__, _jobs, _signals, distributed, presets
 from ._checks import Float
 from .config import Fuse, LinPro, Nms, Overlap, Pipeline, SoftNms, Stage
 from .evaluation import PROTOCOLS, mean_average_precision
@@ -183,11 +183,24 @@ def _execute(job: _jobs.Job, args: argparse.Namespace) -> _jobs.Summary:
         job,
         args.output,
         num_threads=args.threads,
-        over=None if args.processes is None else _jobs.in_processes(args.processes),
+        over=_over(args),
         merge=not args.no_merge,
         restart=args.restart,
         say=print,
     )
+
+
+def _over(args: argparse.Namespace) -> _jobs.Over | None:
+    """Who makes the shards; None for this process."""
+    if args.engine == "ray":
+        if args.threads is not None:
+            raise ValueError("--threads is for one process: with --engine ray every worker has one thread")
+        if args.address is not None and args.processes is not None:
+            raise ValueError("--processes is for a cluster of this machine alone: that of --address has its own size")
+        return distributed.on_ray(args.address, args.processes)
+    if args.address is not None:
+        raise ValueError("--address is for --engine ray")
+    return None if args.processes is None else _jobs.in_processes(args.processes)
 
 
 def _made(job: _jobs.Job, args: argparse.Namespace) -> str:
@@ -424,6 +437,13 @@ def _parser() -> argparse.ArgumentParser:
             help=f"videos that are made and kept at once, at most {_jobs.MOST_VIDEOS} (default 1000)",
         )
         command.add_argument("--processes", type=int, help="make shards in so many processes of one thread each")
+        command.add_argument(
+            "--engine",
+            choices=["local", "ray"],
+            default="local",
+            help="make shards on a Ray cluster: one of --processes here (default: all cores), or that of --address",
+        )
+        command.add_argument("--address", help="of a Ray cluster: auto, host:port or ray://host:port")
         command.add_argument("--no-merge", action="store_true", help="leave the shards in OUTPUT.shards as the result")
         command.add_argument("--restart", action="store_true", help="make all shards in OUTPUT.shards anew")
         threads(command)

@@ -21,6 +21,7 @@ and the lists ``start``, ``end`` (seconds), ``label`` and ``score``, equally lon
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import __version__, _checks, _threads, presets
+from . import __version__, _checks, _jobs, _threads, presets
 from ._signals import about
 from .config import LinPro, Pipeline
 from .linpro import linpro_label_map
@@ -486,18 +487,43 @@ WINDOW = 1000  # tasks handed over and not finished: enough for a cluster to gro
 STORE = 100 << 20  # bytes of a local cluster's object store, in which next to nothing lies
 
 
-def over_ray(function: Callable[[A], B], items: Iterable[A], *, address: str | None = None) -> Iterator[tuple[A, B]]:
+def on_ray(address: str | None = None, processes: int | None = None) -> _jobs.Over:
+    """Makes the shards of a job on a cluster, as `over_ray` runs anything there; for `_jobs.execute`.
+
+    Plain tasks and not a Ray Data set: rows would be the numbers of shards, while the data go from file to file.
+    docs/howto/fleet.md has the figures.
+    """
+    processes = None if processes is None else _checks.as_count(processes, "processes", at_least=1)
+
+    def over(job: _jobs.Job, shards: Sequence[_jobs.Shard], tick: _jobs.Tick) -> None:
+        make = functools.partial(_jobs.run_shard, job, num_threads=1)
+        for shard, _ in over_ray(make, shards, address=address, processes=processes):
+            tick(shard.stop - shard.start)
+        missing = {job.path(shard).name for shard in shards}.difference(os.listdir(job.folder))
+        if missing:
+            raise FileNotFoundError(
+                f"{job.folder}: {len(missing)} of {len(shards)} shards were made where this machine does not see them; "
+                "the output must lie where all machines of the cluster see it under one name"
+            )
+
+    return over
+
+
+def over_ray(
+    function: Callable[[A], B], items: Iterable[A], *, address: str | None = None, processes: int | None = None
+) -> Iterator[tuple[A, B]]:
     """Every item with its result, in the order in which they finish, from the machines of a Ray cluster.
 
     `function` is called with one item, in one of as many processes as the cluster has cores; it is sent out once, so
     items should be small: names of files that all machines see.  An item whose worker dies goes to another worker.
-    Without an address it is the cluster that this process is connected to, else one of this machine's cores that ends
-    with the call.  What `function` raises is raised here; where no worker survives an item, OSError.
+    Without an address it is the cluster that this process is connected to, else one of `processes` on this machine
+    (default: its cores) that ends with the call.  What `function` raises is raised here; where no worker survives an
+    item, OSError.
     """
     ray = _ray()
     joined = not ray.is_initialized()
     if joined:
-        _join(ray, address)
+        _join(ray, address, processes)
     try:
         shared, items = ray.put(function), iter(items)
         run = ray.remote(_in_worker).options(num_cpus=1, max_retries=RETRIES)
@@ -525,7 +551,7 @@ def _ray() -> Any:
     return ray
 
 
-def _join(ray: Any, address: str | None) -> None:
+def _join(ray: Any, address: str | None, processes: int | None) -> None:
     """Connect to a cluster, or start one for this process alone: no dashboard, no usage statistics, no chatter."""
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is not None:
@@ -538,7 +564,7 @@ def _join(ray: Any, address: str | None) -> None:
         ray.init(address, **quiet)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    cores = _threads.default_threads()
+    cores = processes or _threads.default_threads()
     ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=STORE, **quiet)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +21,11 @@ from tal_postproc import (
     PostProcessor,
     Segments,
     Video,
+    _jobs,
     _threads,
+    cli,
     distributed,
+    formats,
     presets,
     synthetic,
 )
@@ -402,10 +408,10 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 
 @pytest.fixture(scope="module")
 def ray():
-    """A cluster of this machine's cores, which `over_ray` finds and leaves as it is."""
+    """A cluster of two workers, which `over_ray` finds and leaves as it is."""
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data")
-    distributed._join(ray, None)
+    distributed._join(ray, None, 2)
     yield ray
     ray.shutdown()
 
@@ -472,3 +478,127 @@ class TestOnRay:
         monkeypatch.setattr(distributed, "__version__", "0.0.1")
         with pytest.raises(ValueError, match=r"has tal_postproc .*, this job was started with 0\.0\.1"):
             list(distributed.over_ray(len, ["a"]))
+
+    def test_shards_that_this_machine_does_not_see_are_an_error(self, ray, tmp_path, monkeypatch):
+        monkeypatch.setattr(distributed, "over_ray", lambda make, shards, **where: ((shard, None) for shard in shards))
+        formats.write_tcams(tmp_path / "tcams.npz", [Video("v", {"cas": np.eye(2)}, {}, 1.0)])
+        job = _jobs.plan("detect", [tmp_path / "tcams.npz"], presets.get("rskp"), tmp_path / "found.json")
+        with pytest.raises(FileNotFoundError, match=r"1 of 1 shards were made where this machine does not see them"):
+            _jobs.execute(job, tmp_path / "found.json", over=distributed.on_ray())
+
+
+# ----------------------------------------------------------------------------------------------------- the command line
+
+
+def command(*arguments) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "tal_postproc.cli",
+        *map(str, arguments),
+        "--preset",
+        "gaufuse",
+        "--shard-videos",
+        "5",
+    ]
+
+
+def descendants(process: int) -> dict[int, str]:
+    """The processes below one, with their command lines."""
+    parents, lines = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            lines[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+    found, new = set(), {process}
+    while new:
+        new = {one for one, parent in parents.items() if parent in new} - found
+        found |= new
+    return {one: lines.get(one, "") for one in found}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Two inputs of 150 videos together, and the outputs of both commands on one machine without interruption."""
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("job")
+    data = synthetic.make_videos(150, seed=2)
+    truth = folder / "truth.json"
+    formats.write_annotations(truth, data.annotations)
+    for name, videos in (("a.npz", data.videos[:83]), ("b.npz", data.videos[83:])):
+        formats.write_tcams(folder / name, videos, classes=data.classes)
+    inputs = (folder / "a.npz", folder / "b.npz")
+    subprocess.run(command("detect", *inputs, "-o", folder / "one.json"), check=True)
+    subprocess.run(command("labels", *inputs, "-o", folder / "one.npz", "--annotations", truth), check=True)
+    return folder, inputs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find the workers")
+@pytest.mark.parametrize("victim", ["worker", "driver"])
+def test_a_kill_in_the_middle_loses_nothing(job, victim):
+    folder, inputs = job
+    output, shards = folder / f"{victim}.json", folder / f"{victim}.json.shards"
+    line = command("detect", *inputs, "-o", output, "--engine", "ray", "--processes", "2")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(shards.glob("shard-*")):
+            time.sleep(0.002)
+        below = descendants(process.pid)
+        workers = [one for one, line in below.items() if line.startswith("ray::")]
+        busy = [one for one in workers if "_in_worker" in below[one]]
+        before = {path: path.stat().st_mtime_ns for path in shards.glob("shard-*")}
+        os.kill(busy[0] if victim == "worker" else process.pid, signal.SIGKILL)
+        printed, errors = process.communicate(timeout=120)
+    assert 0 < len(before) < 30
+    assert len(busy) in (1, 2)
+    if victim == "worker":
+        assert process.returncode == 0, errors
+        assert "of 150 videos in" in printed
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert not output.exists()
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{one}").exists() for one in below) and time.monotonic() < deadline:
+            time.sleep(0.1)  # the cluster sees that nobody needs it
+        before = {path: path.stat().st_mtime_ns for path in shards.glob("shard-*")}
+        done = subprocess.run([*line, "--no-merge"], capture_output=True, text=True, check=True)
+        assert f"{len(before)} of 30 shards were finished before" in done.stdout
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        subprocess.run(line, check=True)
+    assert output.read_bytes() == (folder / "one.json").read_bytes()
+    assert not shards.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_running_cluster_makes_the_same_bytes(ray, job):
+    folder, inputs = job
+    address = ray.get_runtime_context().gcs_address
+    where = ["--engine", "ray", "--address", address]
+    subprocess.run(command("detect", *inputs, "-o", folder / "there.json", *where), check=True)
+    truth = ["--annotations", folder / "truth.json"]
+    subprocess.run(command("labels", *inputs, "-o", folder / "there.npz", *where, *truth), check=True)
+    for kind in ("json", "npz"):
+        assert (folder / f"there.{kind}").read_bytes() == (folder / f"one.{kind}").read_bytes()
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--address", "auto"], "--address is for --engine ray"),
+        (["--engine", "ray", "--threads", "2"], "--threads is for one process"),
+        (["--engine", "ray", "--address", "auto", "--processes", "2"], "--processes is for a cluster of this machine"),
+        (["--engine", "ray", "--processes", "0"], "`processes` must be at least 1, got 0"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(tmp_path, capsys, options, words):
+    if "0" in options:
+        pytest.importorskip("ray")
+    formats.write_tcams(tmp_path / "tcams.npz", [Video("v", {"cas": np.eye(2)}, {}, 1.0)])
+    arguments = ["detect", tmp_path / "tcams.npz", "--preset", "rskp", "-o", tmp_path / "found.json", *options]
+    assert cli.main(list(map(str, arguments))) == 2
+    assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tcams.npz"]
