@@ -201,7 +201,8 @@ def fuse_groups(
     columns[2] = scores[members]
     centres, std = _centres.weighted_moments(columns, bounds, shares)
     if signed_denominator:
-        signed = np.add.reduceat(np.sign(weights[members]) * shares, bounds[:-1])
+        # shares sum up to 1: exactly 1 without negative weights, so that whole snippets stay whole
+        signed = 1.0 - np.add.reduceat((1.0 - np.sign(weights[members])) * shares, bounds[:-1])
         degenerate = signed <= 1e-12
         centres /= np.where(degenerate, 1.0, signed)
     elif distribution != "gaussian":

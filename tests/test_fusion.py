@@ -266,6 +266,17 @@ def test_groups_come_group_after_group_from_the_inner_function():
 # ------------------------------------------------------------------------------------------------- signed denominator
 
 
+def test_whole_boundaries_stay_whole(rng):
+    """Members that agree on a boundary give it to the last bit: int() of it is no matter of luck."""
+    for _ in range(50):
+        n = int(rng.integers(2, 40))
+        ends = np.sort(rng.integers(10, 14, n)).astype(float)
+        segments = np.column_stack((np.full(n, 3.0), ends))
+        options = {"tiou_threshold": 0.1, "temperature": 0.1, "signed_denominator": True}
+        fused = fuse_segments(segments, rng.uniform(0.1, 1, n), **options)
+        assert_array_equal(fused.segments[:, 0], [3.0])
+
+
 def test_signed_denominator():
     options = {"tiou_threshold": 0.5, "temperature": 0.1, "weights": [0.3, -0.1, 0.2, 0.1]}
     plain = fuse_segments(ROWS, SCORES, **options)
