@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tal_postproc import PostProcessor, Videos, presets, synthetic
 from tal_postproc.config import Pipeline
@@ -14,7 +16,7 @@ from . import common, contenders
 from .common import Report, Row
 
 NAME = "chain"
-GOAL = 100.0
+GOAL = 200.0
 QUICK: dict[str, Any] = {"num_videos": 8, "repeats": 2, "slow_repeats": 1}
 
 
@@ -40,6 +42,8 @@ def run(
     _to_map(report, data, repeats, slow_repeats)
     report.notes += [
         "Ratio: median over the median of ours in one thread for the same job, in this run.",
+        "Floor: the columns of the searched classes gathered from every TCAM, and arrays of the size of the detections "
+        "written for every video; nothing else.",
         "The two stages are timed on their own, each with handing over its rows: their sum is more than the whole.",
         "The literal chain is our transcription of the published one, in its manner: Python lists over snippets for "
         "every threshold, a NumPy mean per proposal, fusion member by member. All get the same float64 maps.",
@@ -105,7 +109,35 @@ def _whole(
             agreement[contender.name] = common.require_equal_rows(reference, rows, f"{contender.name} ({preset})")
         calls[contender.name] = call
         turns[contender.name] = slow_repeats if contender.slow else repeats
-    _judge(report, f"{preset}, TCAM to detections", common.time_together(calls, turns), agreement)
+    floor = _floor(job)
+    floor()
+    seconds = common.time_together({**calls, "floor": floor}, {**turns, "floor": repeats})
+    least = seconds.pop("floor")
+    _judge(report, f"{preset}, TCAM to detections", seconds, agreement)
+    report.rows.append(
+        Row(
+            f"{preset}, TCAM to detections",
+            "floor: gather and write",
+            least,
+            ratio=common.ratio(least, next(iter(seconds.values()))),
+        )
+    )
+
+
+def _floor(job: contenders.ChainJob) -> Callable[[], None]:
+    """What no chain can do without: the searched columns in one buffer per video, and detections written per video."""
+    threshold = contenders.published(job.preset)["class_threshold"]
+    sources = [(video.maps["cas"], np.flatnonzero(video.scores["video"] >= threshold)) for video in job.videos]
+    results = [(found.segments, found.labels, found.scores) for found in contenders.ours_chain(job, 1)()]
+
+    def call() -> None:
+        for tcam, classes in sources:
+            np.ascontiguousarray(tcam[:, classes].T)
+        for columns in results:
+            for column in columns:
+                column.copy()
+
+    return call
 
 
 def _stages(report: Report, videos: Sequence[Any], preset: str, repeats: int, slow_repeats: int) -> None:
