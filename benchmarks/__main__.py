@@ -11,6 +11,7 @@ from . import (
     bench_chain,
     bench_evaluation,
     bench_growth,
+    bench_jobs,
     bench_labels,
     bench_memory,
     bench_segments,
@@ -19,7 +20,16 @@ from . import (
     pictures,
 )
 
-MODULES = (bench_chain, bench_evaluation, bench_labels, bench_segments, bench_growth, bench_memory, bench_start)
+MODULES = (
+    bench_chain,
+    bench_evaluation,
+    bench_labels,
+    bench_segments,
+    bench_growth,
+    bench_jobs,
+    bench_memory,
+    bench_start,
+)
 BENCHMARKS = {module.NAME: module for module in MODULES}
 CLONES = {
     "rskp": "a clone of LeonHLJ/RSKP",

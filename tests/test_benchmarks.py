@@ -20,6 +20,7 @@ from benchmarks import (
     bench_chain,
     bench_evaluation,
     bench_growth,
+    bench_jobs,
     bench_labels,
     bench_memory,
     bench_segments,
@@ -82,6 +83,32 @@ def test_a_worker_that_fails_is_an_error(monkeypatch):
     monkeypatch.setattr(bench_memory.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match="'ours' failed: no such luck"):
         bench_memory._worker_process("ours", Path("absent.npz"))
+
+
+def test_jobs_are_compared_and_streamed(monkeypatch, tmp_path):
+    for path in ("nowhere.json", ""):  # without the annotations, and with them where they are
+        if path:
+            monkeypatch.setenv("TAL_POSTPROC_ANET", str(tmp_path / path))
+        else:
+            monkeypatch.delenv("TAL_POSTPROC_ANET")
+        report = bench_jobs.run(**{**bench_jobs.QUICK, "repeats": 1})
+        rows = {row.who: row for row in report.rows}
+        assert rows["in shards of 3"].agreement == rows["in one piece"].agreement
+        assert int(rows["in one piece"].agreement.split()[0]) > 20
+        assert rows["reading the TCAMs"].ratio < 1
+        assert len(rows["seconds per video, all tenths"].values) == bench_jobs.TENTHS
+        assert 30 < rows["peak memory after a tenth"].median <= rows["peak memory after all tenths"].median < 2000
+        assert len(report.notes) == 2
+
+
+def test_jobs_that_differ_stop_the_benchmark(monkeypatch):
+    monkeypatch.setattr(bench_jobs, "_copy", lambda source, result, target: target.write_text("another"))
+    with pytest.raises(common.Disagreement, match="outputs of the jobs differ"):
+        bench_jobs.run(**bench_jobs.QUICK)
+    failed = subprocess.CompletedProcess([], 1, "", "no such luck")
+    monkeypatch.setattr(bench_jobs.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match="failed: no such luck"):
+        bench_jobs._worker_process(Path("in"), Path("out"), 3)
 
 
 def test_start_is_measured_in_fresh_processes():

@@ -21,7 +21,7 @@ from tal_postproc import cli, config, distributed, evaluation, formats, plotting
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROOT / "README.md"]
-EXECUTED_COMMANDS = {"detect_and_evaluate.md", "pseudo_labels.md"}  # they run on the file of the first block
+EXECUTED_COMMANDS = {"detect_and_evaluate.md", "large_data.md", "pseudo_labels.md"}  # they run on the file of the first block
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 ROOMS = (config, distributed, evaluation, formats, plotting, presets, synthetic)
