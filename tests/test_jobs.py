@@ -319,6 +319,20 @@ def test_what_labels_depend_on_is_in_the_manifest(tmp_path, tcams, data):
     assert job_of(tcams, tmp_path / "another", "labels").manifest() == plain
 
 
+def test_the_summary_is_there_before_the_shard(tcams, tmp_path, monkeypatch):
+    """A shard that is there is finished, whenever the process was killed."""
+    job = job_of(tcams, tmp_path / "o.json", shard_videos=4)
+    Path(job.folder).mkdir()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_jobs, "write_detections", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _jobs.run_shard(job, job.shards[1])
+    assert [path.name for path in Path(job.folder).iterdir()] == ["summary-000001.json"]
+
+
 def test_a_broken_manifest_and_a_broken_summary(begun, tmp_path, capsys):
     folder = tmp_path / "o.json.shards"
     (folder / "summary-000001.json").write_text("{}")
@@ -357,6 +371,7 @@ def test_a_file_that_changes_during_the_job_is_refused(tcams, tmp_path):
         (["all.npz", "--shard-videos", "10001"], "`shard_videos` must be at most 10000"),
         (["all.npz", "--processes", "0"], "`processes` must be at least 1"),
         (["all.npz", "-o", "each"], "Is a directory"),
+        (["all.npz", "--shard-videos", "2", "--threads", "0"], "`num_threads` must be at least 1"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, tcams, monkeypatch, capsys):
