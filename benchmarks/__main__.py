@@ -10,6 +10,7 @@ from pathlib import Path
 from . import (
     bench_chain,
     bench_evaluation,
+    bench_fleet,
     bench_growth,
     bench_jobs,
     bench_labels,
@@ -29,6 +30,7 @@ MODULES = (
     bench_jobs,
     bench_memory,
     bench_start,
+    bench_fleet,
 )
 BENCHMARKS = {module.NAME: module for module in MODULES}
 CLONES = {
