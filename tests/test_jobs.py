@@ -144,6 +144,14 @@ def test_it_writes_to_a_pipe(number, tmp_path, tcams):
     assert done.stdout.startswith((tmp_path / "o.json").read_bytes())
 
 
+def test_summaries_are_joined():
+    one = _jobs.Summary(3, 10, 1, 2, 3, 4, 5, 60, 70, 1e-9, 0.5, (2, 40, 1))
+    two = _jobs.Summary(4, 1, 1, 1, 1, 1, 1, 1, 1, 2e-9, 0.25, (2, 40, 4))
+    joined = _jobs.Summary(7, 11, 2, 3, 4, 5, 6, 61, 71, 2e-9, 0.5, (2, 40, 1))
+    assert _jobs.Summary.join([one, two]) == joined
+    assert _jobs.Summary.join([]) == _jobs.Summary()
+
+
 def test_no_videos(tmp_path, capsys):
     formats.write_tcams(tmp_path / "none.npz", [], classes=["a"])
     for number in (1, 2):
@@ -348,8 +356,9 @@ def test_one_run_at_a_time(begun, tcams, tmp_path):
     job = job_of(tcams, tmp_path / "o.json", shard_videos=4)
     with _jobs.opened(job), pytest.raises(ValueError, match="another run is working there"), _jobs.opened(job):
         pass
-    with _jobs.opened(job) as work:
-        assert work.unfinished() == []
+    another = job_of(tcams, tmp_path / "another.json")
+    with _jobs.opened(job) as work, _jobs.opened(another) as other:  # elsewhere they may
+        assert (work.unfinished(), other.unfinished()) == ([], another.shards)
 
 
 def test_a_file_that_changes_during_the_job_is_refused(tcams, tmp_path):
