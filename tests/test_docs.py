@@ -21,7 +21,11 @@ from tal_postproc import cli, config, distributed, evaluation, formats, plotting
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROOT / "README.md"]
-EXECUTED_COMMANDS = {"detect_and_evaluate.md", "large_data.md", "pseudo_labels.md"}  # they run on the file of the first block
+EXECUTED_COMMANDS = {
+    "detect_and_evaluate.md",
+    "large_data.md",
+    "pseudo_labels.md",
+}  # they run on the file of the first block
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 ROOMS = (config, distributed, evaluation, formats, plotting, presets, synthetic)
@@ -34,6 +38,10 @@ MODULES = [
 # ------------------------------------------------------------------ examples in docstrings
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name):
+    if name.startswith("tal_postproc.torch"):
+        pytest.importorskip("torch")
+    if name.endswith("._triton"):
+        pytest.importorskip("triton")
     module = importlib.import_module(name)
     if name.endswith(".plotting"):
         pytest.importorskip("matplotlib")
@@ -99,6 +107,8 @@ def test_examples_of_pages(page, tmp_path, monkeypatch, capsys):
         if block.language == "python":
             if "plotting" in block.text:
                 pytest.importorskip("matplotlib")
+            if "pyarrow" in block.text:
+                pytest.importorskip("pyarrow")
             run_python(block, namespace, page)
             capsys.readouterr()
         elif page.name in EXECUTED_COMMANDS and commands_of(block):
