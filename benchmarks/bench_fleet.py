@@ -42,7 +42,8 @@ def run(
         _ray(report, ray, repeats, shards)
     report.notes += [
         "Seconds and bytes are per video; ratios are shares of the whole shard. Whole shard: from npz to its finished "
-        "file, synced to disk, one thread. Plan: the look at all inputs before the work. Files come from the page cache: reading is decoding, not the disk.",
+        "file, synced to disk, one thread. Plan: the look at all inputs before the work. Files come from "
+        "the page cache: reading is decoding, not the disk.",
         f"Waiting shards sleep {SLEEP:g} s and do nothing, two at a time at best; empty ones return at once.",
     ]
     return report

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -405,6 +407,20 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"--engine ray needs ray.*tal_postproc\[ray\]"):
         list(distributed.over_ray(len, ["a"]))
+
+
+def test_the_page_has_the_figures_of_the_benchmark():
+    root = Path(__file__).parents[1]
+    report = json.loads((root / "benchmarks" / "results" / "fleet.json").read_text())
+    found = {(row["job"], row["who"]): np.median(row["values"]) for row in report["rows"]}
+    stated: dict[str, dict[str, float]] = {}
+    exec(re.findall(r"```python\n(measured.*?)```", (root / "docs/howto/fleet.md").read_text(), re.S)[0], {}, stated)
+    for kind, figures in stated["measured"].items():
+        for name, value in figures.items():
+            who = {"bytes in": "npz", "bytes out": "JSON"}.get(name, "ours, 1 thread")
+            factor = 1e3 if name.startswith("bytes") else 1.0
+            assert value == pytest.approx(factor * found[f"{kind}, {name}", who], rel=0.01)
+    assert stated["handing_over"] == pytest.approx(found["empty shard", "tasks"], rel=0.01)
 
 
 @pytest.fixture(scope="module")
