@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import bench_fleet, common
 from tal_postproc import (
     FormatError,
     LabelRefresher,
@@ -421,6 +422,39 @@ def test_the_page_has_the_figures_of_the_benchmark():
             factor = 1e3 if name.startswith("bytes") else 1.0
             assert value == pytest.approx(factor * found[f"{kind}, {name}", who], rel=0.01)
     assert stated["handing_over"] == pytest.approx(found["empty shard", "tasks"], rel=0.01)
+
+
+def test_the_benchmark_measures_every_stage(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(bench_fleet, "_ray", lambda *_: None)
+    report = bench_fleet.run(num_videos=3, repeats=2)
+    stages = (
+        "plan",
+        "read",
+        "detect",
+        "write",
+        "whole shard",
+        "merge",
+        "detect, Arrow to Arrow",
+        "bytes in",
+        "bytes out",
+    )
+    assert [row.job for row in report.rows] == [f"{kind}, {stage}" for kind in bench_fleet.KINDS for stage in stages]
+    assert all(value > 0 for row in report.rows for value in row.values)
+    assert not report.skipped
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_the_benchmark_compares_tasks_with_ray_data():
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    report = common.Report("fleet", "", {})
+    bench_fleet._ray(report, ray, repeats=1, shards=3)
+    who = ["tasks", "Ray Data", "Ray Data, no reserves"]
+    assert [row.who for row in report.rows] == [*who, *who, "start", "end"]
+    assert min(report.rows[3].values) > bench_fleet.SLEEP / 3
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
