@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -404,6 +405,31 @@ def test_a_cluster_that_does_not_answer_is_named():
         list(distributed.over_ray(len, ["a"], address="127.0.0.1:1"))
 
 
+def test_shards_that_this_machine_does_not_see_are_an_error(tmp_path, monkeypatch):
+    asked = {}
+
+    def elsewhere(make, shards, **where):
+        asked.update(where, threads=make.keywords)
+        return ((shard, None) for shard in shards)
+
+    monkeypatch.setattr(distributed, "over_ray", elsewhere)
+    formats.write_tcams(tmp_path / "tcams.npz", [Video("v", {"cas": np.eye(2)}, {}, 1.0)])
+    job = _jobs.plan("detect", [tmp_path / "tcams.npz"], presets.get("rskp"), tmp_path / "found.json")
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 shards were made where this machine does not see them"):
+        _jobs.execute(job, tmp_path / "found.json", over=distributed.on_ray("ray://head:10001", 3))
+    assert asked == {"address": "ray://head:10001", "processes": 3, "threads": {"num_threads": 1}}
+
+
+def test_a_cluster_is_joined_or_started_as_asked(monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # set where it is not, and then put back
+    asked = []
+    fake = SimpleNamespace(init=lambda *where, **how: asked.append((*where, how.get("num_cpus"))))
+    distributed._join(fake, "auto", None)
+    distributed._join(fake, None, 3)
+    distributed._join(fake, None, None)
+    assert asked == [("auto", None), ("local", 3), ("local", _threads.default_threads())]
+
+
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"--engine ray needs ray.*tal_postproc\[ray\]"):
@@ -428,17 +454,8 @@ def test_the_benchmark_measures_every_stage(monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setattr(bench_fleet, "_ray", lambda *_: None)
     report = bench_fleet.run(num_videos=3, repeats=2)
-    stages = (
-        "plan",
-        "read",
-        "detect",
-        "write",
-        "whole shard",
-        "merge",
-        "detect, Arrow to Arrow",
-        "bytes in",
-        "bytes out",
-    )
+    stages = ["plan", "read", "detect", "write", "whole shard", "merge"]
+    stages += ["detect, Arrow to Arrow", "bytes in", "bytes out"]
     assert [row.job for row in report.rows] == [f"{kind}, {stage}" for kind in bench_fleet.KINDS for stage in stages]
     assert all(value > 0 for row in report.rows for value in row.values)
     assert not report.skipped
@@ -529,13 +546,6 @@ class TestOnRay:
         monkeypatch.setattr(distributed, "__version__", "0.0.1")
         with pytest.raises(ValueError, match=r"has tal_postproc .*, this job was started with 0\.0\.1"):
             list(distributed.over_ray(len, ["a"]))
-
-    def test_shards_that_this_machine_does_not_see_are_an_error(self, ray, tmp_path, monkeypatch):
-        monkeypatch.setattr(distributed, "over_ray", lambda make, shards, **where: ((shard, None) for shard in shards))
-        formats.write_tcams(tmp_path / "tcams.npz", [Video("v", {"cas": np.eye(2)}, {}, 1.0)])
-        job = _jobs.plan("detect", [tmp_path / "tcams.npz"], presets.get("rskp"), tmp_path / "found.json")
-        with pytest.raises(FileNotFoundError, match=r"1 of 1 shards were made where this machine does not see them"):
-            _jobs.execute(job, tmp_path / "found.json", over=distributed.on_ray())
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
