@@ -118,7 +118,7 @@ CAS = [[[0.0, 0.5], [1.0, 0.25], [0.5, 0.5]], [[0.0, 0.5], [0.25, 0.75], [1.0, 1
     [
         pa.list_(pa.list_(pa.float64())),
         pa.large_list(pa.large_list(pa.float32())),
-        pa.list_(pa.list_(pa.float16(), 2), 3),
+        pa.list_(pa.list_(pa.float32(), 2), 3),
         pa.list_(pa.list_(pa.float64(), 2)),
     ],
     ids=str,
@@ -152,7 +152,11 @@ def test_what_is_not_known_is_null_nan_or_left_out():
         ("maps", {"cas": [[0.5, None]]}, r"video 'b': `maps\['cas'\]` must not hold nulls, got 1 of 2"),
         ("maps", {"cas": [[0.5, 0.5], None]}, r"video 'b': `maps\['cas'\]` must not hold nulls, got 1 of 2"),
         ("maps", {"cas": [[0.5, 0.5], [0.5]]}, r"video 'b': `maps\['cas'\]` must have rows of one length, got 1 to 2"),
-        ("maps", {"cas": [[0.5]], "attention": [0.5, 0.5]}, "video 'b': .*must have 1 snippets like the other maps"),
+        (
+            "maps",
+            {"cas": [[0.5]], "attention": [0.5, 0.5]},
+            r"video 'b': .*must have \d snippets like the other maps, got \d",
+        ),
         ("scores", {"video": [0.5, float("nan")]}, r"video 'b': `scores\['video'\]` must be finite; row 1"),
         ("seconds_per_snippet", -1.0, "video 'b': `seconds_per_snippet` must be above 0, got -1"),
         ("duration", 0.0, "video 'b': `duration` must be above 0, got 0"),
@@ -399,6 +403,8 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch):
 # -------------------------------------------------------------------------------------------------------------- cluster
 
 
+@pytest.mark.slow  # with the other tests that need Ray
+@pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_does_not_answer_is_named():
     pytest.importorskip("ray")
     with pytest.raises(ConnectionError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
@@ -451,14 +457,13 @@ def test_the_page_has_the_figures_of_the_benchmark():
 
 
 def test_the_benchmark_measures_every_stage(monkeypatch):
-    pytest.importorskip("ray")
     monkeypatch.setattr(bench_fleet, "_ray", lambda *_: None)
     report = bench_fleet.run(num_videos=3, repeats=2)
     stages = ["plan", "read", "detect", "write", "whole shard", "merge"]
     stages += ["detect, Arrow to Arrow", "bytes in", "bytes out"]
     assert [row.job for row in report.rows] == [f"{kind}, {stage}" for kind in bench_fleet.KINDS for stage in stages]
     assert all(value > 0 for row in report.rows for value in row.values)
-    assert not report.skipped
+    assert set(report.skipped) <= {"Ray"}
 
 
 @pytest.mark.slow
