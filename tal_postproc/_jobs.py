@@ -29,6 +29,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate, islice
 from pathlib import Path
@@ -624,6 +625,11 @@ def in_processes(count: int) -> Over:
                 for done in as_completed(futures):
                     done.result()
                     tick(futures[done].stop - futures[done].start)
+            except BrokenProcessPool:
+                raise OSError(
+                    "a process ended before its shard was finished, for want of memory perhaps; finished shards are in "
+                    f"{job.folder}: the same command goes on from there"
+                ) from None
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise

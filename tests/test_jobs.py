@@ -258,6 +258,25 @@ def test_ctrl_c_ends_processes_cleanly(tmp_path):
     assert "of 150 shards are finished in" in errors
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of children")
+def test_a_process_that_dies_is_one_line(tmp_path):
+    formats.write_tcams(tmp_path / "t.npz", synthetic.make_videos(150, seed=4))
+    arguments = ["detect", tmp_path / "t.npz", "--preset", "rskp", "--shard-videos", 1, "-o", tmp_path / "o"]
+    running = subprocess.Popen(
+        command_of([*arguments, "--processes", 2]), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with running:
+        wait_for(lambda: len(list(tmp_path.glob("o.shards/shard-*"))) >= 3 or running.poll() is not None)
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        _, errors = running.communicate()
+    assert running.returncode == 2
+    assert errors.count("\n") == 1
+    assert "a process ended before its shard was finished" in errors
+    assert len(list(tmp_path.glob("o.shards/shard-*"))) >= 3
+
+
 def test_a_bad_video_leaves_the_shards_before_it(tmp_path, data, capsys):
     videos = list(data)
     videos[5] = replace(videos[5], maps={**videos[5].maps, "cas": np.full((4, 20), np.nan), "logits": np.zeros((4, 20)),
