@@ -137,8 +137,8 @@ def videos_to_arrow(videos: Iterable[Video]) -> pyarrow.Table:
 
 def _lists(pa: Any, parts: Sequence[NDArray[Any]]) -> Any:
     """A column of lists: one (T,) or (T, K) array per row."""
-    values = np.concatenate(parts)
-    inner = pa.array(np.ascontiguousarray(values, values.dtype.newbyteorder("=")).reshape(-1))
+    values = np.concatenate(parts)  # in the byte order of this machine
+    inner = pa.array(values.reshape(-1))
     if values.ndim == 2:
         width = pa.list_(inner.type, values.shape[1])
         inner = pa.Array.from_buffers(width, len(values), [None], children=[inner])

@@ -31,6 +31,7 @@ from tal_postproc import (
     cli,
     distributed,
     formats,
+    linpro_label_map,
     presets,
     synthetic,
 )
@@ -155,7 +156,7 @@ def test_what_is_not_known_is_null_nan_or_left_out():
         (
             "maps",
             {"cas": [[0.5]], "attention": [0.5, 0.5]},
-            r"video 'b': .*must have \d snippets like the other maps, got \d",
+            r"video 'b': .*must have . snippets like the other maps",
         ),
         ("scores", {"video": [0.5, float("nan")]}, r"video 'b': `scores\['video'\]` must be finite; row 1"),
         ("seconds_per_snippet", -1.0, "video 'b': `seconds_per_snippet` must be above 0, got -1"),
@@ -353,6 +354,15 @@ def test_labels_of_all_classes_follow_the_preset(data, table):
     refresher.refresh(19, data)
     for video in videos_from_arrow(Labels("rskp", count, all_classes=True)(table)):
         np.testing.assert_array_equal(video.maps["labels"], refresher.bank.labels(video.id))
+
+
+def test_what_is_not_proven_is_counted(data, table, monkeypatch):
+    def unsure(*arguments, **options):
+        return replace(linpro_label_map(*arguments, **options), uncertified=2)
+
+    monkeypatch.setattr(distributed, "linpro_label_map", unsure)
+    made = Labels("rskp", len(data.classes), all_classes=True)(table)
+    assert made["uncertified"].to_pylist() == [2] * len(data)
 
 
 @pytest.mark.parametrize(
