@@ -7,7 +7,7 @@ Floats are added in an order that depends on a row's own values alone: not on th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -48,16 +48,14 @@ def offsets_of(sizes: Tensor) -> Tensor:
     return torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))  # sums of integers are exact in any order
 
 
-def buckets(offsets: Tensor, widths: Sequence[int]) -> list[tuple[int, Tensor]]:
+def buckets(sizes: Tensor, widths: Sequence[int]) -> list[tuple[int, Tensor]]:
     """Groups with rows, those of like size together: (largest size, the groups), smallest first; waits once."""
-    sizes = offsets[1:] - offsets[:-1]
     if not len(sizes):
         return []
     rising, groups = torch.sort(sizes, stable=True)
-    stops = torch.searchsorted(rising, torch.tensor((0, *widths), device=offsets.device), right=True)
-    largest = rising[(stops - 1).clamp(min=0)]
-    ends, widest = torch.stack((stops, largest)).tolist()
-    return [(widest[k], groups[ends[k - 1] : ends[k]]) for k in range(1, len(ends)) if ends[k] > ends[k - 1]]
+    stops = torch.searchsorted(rising, torch.tensor((0, *widths), device=sizes.device), right=True)
+    ends, largest = torch.stack((stops, rising[(stops - 1).clamp(min=0)])).tolist()
+    return [(largest[k], groups[ends[k - 1] : ends[k]]) for k in range(1, len(ends)) if ends[k] > ends[k - 1]]
 
 
 def chunks(groups: Tensor, per_group: int) -> Iterator[Tensor]:
@@ -70,11 +68,26 @@ def room(tensor: Tensor) -> int:
     return CHUNK_BYTES.get(tensor.device.type, CHUNK_BYTES["cuda"]) // 8
 
 
-def padded(offsets: Tensor, groups: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Positions of the rows of groups, (groups, width), and which are real; the others repeat the last one."""
-    first, stop = offsets[groups, None], offsets[groups + 1, None]
-    place = first + torch.arange(width, device=offsets.device)
-    return torch.minimum(place, stop - 1), place < stop
+def padded(first: Tensor, stop: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Positions first .. stop of every group, (groups, width), and which are real; the others repeat the last one."""
+    place = first[:, None] + torch.arange(width, device=first.device)
+    return torch.minimum(place, stop[:, None] - 1), place < stop[:, None]
+
+
+def for_groups(offsets: Tensor, matrices: int, work: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(…, groups): what `work` makes of the padded positions of some groups, none of them empty, and which are real.
+
+    `work` holds about so many `matrices` of float64 at a time, and returns one column per group.
+    """
+    columns, done = [], []
+    sizes = offsets[1:] - offsets[:-1]
+    for width, groups in buckets(sizes, LINEAR) or [(1, sizes)]:
+        for part in chunks(groups, matrices * width):
+            columns.append(work(*padded(offsets[part], offsets[part + 1], width)))
+            done.append(part)
+    where = torch.empty_like(sizes)
+    where[torch.cat(done)] = torch.arange(len(where), device=where.device)
+    return torch.cat(columns, -1)[..., where]
 
 
 def tree_sum(x: Tensor) -> Tensor:
