@@ -567,7 +567,7 @@ class TestOnRay:
 
 
 def command(*arguments) -> list[str]:
-    line = [sys.executable, "-m", "tal_postproc.cli", *arguments, "--preset", "gaufuse", "--shard-videos", "5"]
+    line = [sys.executable, "-m", "tal_postproc.cli", *arguments, "--preset", "gaufuse", "--shard-videos", "3"]
     return list(map(str, line))
 
 
@@ -579,8 +579,8 @@ def command_line(process: int) -> str:
         return ""
 
 
-def descendants(process: int) -> dict[int, str]:
-    """The processes below one, with their command lines."""
+def descendants(process: int) -> set[int]:
+    """The processes below one."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
@@ -589,7 +589,7 @@ def descendants(process: int) -> dict[int, str]:
     while new:
         new = {one for one, parent in parents.items() if parent in new} - found
         found |= new
-    return {one: command_line(one) for one in found}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -616,14 +616,15 @@ def test_a_kill_in_the_middle_loses_nothing(job, victim):
     output, shards = folder / f"{victim}.json", folder / f"{victim}.json.shards"
     line = command("detect", *inputs, "-o", output, "--engine", "ray", "--processes", "2")
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not list(shards.glob("shard-*")):
+        busy: list[int] = []
+        while process.poll() is None and not busy:
             time.sleep(0.002)
-        below = descendants(process.pid)
-        busy = [one for one, line in below.items() if line.startswith("ray::_in_worker")]
+            if list(shards.glob("shard-*")):
+                busy = [one for one in descendants(process.pid) if command_line(one).startswith("ray::_in_worker")]
         before = {path: path.stat().st_mtime_ns for path in shards.glob("shard-*")}
         os.kill(busy[0] if victim == "worker" else process.pid, signal.SIGKILL)
         printed, errors = process.communicate(timeout=120)
-    assert 0 < len(before) < 30
+    assert 0 < len(before) < 50
     assert len(busy) in (1, 2)
     if victim == "worker":
         assert process.returncode == 0, errors
@@ -636,7 +637,7 @@ def test_a_kill_in_the_middle_loses_nothing(job, victim):
             time.sleep(0.1)  # the cluster sees that nobody needs it
         before = {path: path.stat().st_mtime_ns for path in shards.glob("shard-*")}
         done = subprocess.run([*line, "--no-merge"], capture_output=True, text=True, check=True)
-        assert f"{len(before)} of 30 shards were finished before" in done.stdout
+        assert f"{len(before)} of 50 shards were finished before" in done.stdout
         assert {path: path.stat().st_mtime_ns for path in before} == before
         subprocess.run(command("detect", *inputs, "-o", output), check=True)  # one process goes on where Ray was
     assert output.read_bytes() == (folder / "one.json").read_bytes()
