@@ -254,8 +254,8 @@ def test_wrong_arguments_are_named():
 def test_targets_of_the_refresher_go_straight_in():
     """The bank's NumPy maps, float64, against float32 logits of a model."""
     bank = tpp.DeltaPseudoLabels()
-    bank.update({"v": [[0.5, 0.0], [0.5, 0.0]]})
-    bank.update({"v": [[0.25, 0.0], [0.5, 0.25]]})
-    logits = leaf(np.zeros((2, 2)), torch.float32)
+    bank.update({"v": [[0.5, 0.0], [0.5, 0.0], [0.0, 0.0]]})
+    bank.update({"v": [[0.25, 0.0], [0.5, 0.25], [0.0, 0.0]]})
+    logits = leaf(np.zeros((3, 2)), torch.float32)
     losses.pseudo_label_loss(logits, bank.targets("v"), min_log_prob=-10.0, reduction="sum").backward()
-    assert logits.grad.tolist() == [[0.125, -0.125], [0.125, -0.125]]
+    assert logits.grad.tolist() == [[0.125, -0.125], [0.125, -0.125], [0.0, 0.0]]

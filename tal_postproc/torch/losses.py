@@ -467,9 +467,8 @@ def with_background(labels: Any, value: float, *, column: Literal["last", "first
 def _logits(value: Tensor, name: str, ndim: int) -> Tensor:
     """A tensor of at least `ndim` dimensions, in float64 if it is that, else in float32."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(
-            f"`{name}` must be a floating-point tensor, got {getattr(value, 'dtype', type(value).__name__)}"
-        )
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"`{name}` must be a floating-point tensor, got {kind}")
     if value.ndim < ndim:
         raise ValueError(f"`{name}` must have {ndim} dimensions at least, got shape {tuple(value.shape)}")
     return value if value.dtype == torch.float64 else value.float()
