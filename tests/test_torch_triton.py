@@ -1,11 +1,13 @@
 """Triton kernels against the NumPy core: in Triton's interpreter on the CPU, and on a GPU where there is one.
 
 The interpreter needs a process of its own: ``TRITON_INTERPRET=1 python -m pytest tests/test_torch_triton.py``.
+Without it and without a GPU the kernels are only compiled.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -21,13 +23,12 @@ from tal_postproc._kernels import windows as core
 from .strategies import segment_sets, tiou_thresholds
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 in a process of its own", allow_module_level=True)
-
 from tal_postproc.torch import _batched, _triton  # noqa: E402
 
+RUNS = INTERPRETED or torch.cuda.is_available()
+on_device = pytest.mark.skipif(not RUNS, reason="needs a CUDA device, or TRITON_INTERPRET=1 in a process of its own")
 DEVICE = "cpu" if INTERPRETED else "cuda"
 EXAMPLES = settings(max_examples=40 if INTERPRETED else 300)
 MEASURES = st.tuples(st.booleans(), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.5]))
@@ -41,7 +42,7 @@ def both(segments, scores, idxs):
     return arrays, [torch.tensor(array, device=DEVICE) for array in arrays]
 
 
-def groups_of(rng, sizes, density=4.0):
+def groups_of(rng, sizes, density=4.0, device=DEVICE):
     """Many segments of a few lengths, with ties; groups of the given sizes, empty ones too."""
     n = sum(sizes)
     start = rng.integers(0, max(1, int(n / density)), n) / 2
@@ -51,7 +52,7 @@ def groups_of(rng, sizes, density=4.0):
     for a, b in pairwise(stop):
         order[a:b] = a + np.argsort(-scores[a:b], kind="stable")
     arrays = segments, scores, order, stop
-    return arrays, [torch.tensor(array, device=DEVICE) for array in arrays]
+    return arrays, [torch.tensor(array, device=device) for array in arrays]
 
 
 def assert_same(found, expected):
@@ -59,6 +60,7 @@ def assert_same(found, expected):
         assert_array_equal(mine.cpu().numpy(), theirs)
 
 
+@on_device
 @EXAMPLES
 @given(segment_sets(groups=3), tiou_thresholds, st.booleans(), MEASURES)
 def test_greedy_picks_are_those_of_the_core(rows, threshold, inclusive, measure):
@@ -77,6 +79,7 @@ def check_soft(found, expected):
         assert_array_equal(keep, expected[0])
 
 
+@on_device
 @pytest.mark.parametrize("method", [core.LINEAR, core.GAUSSIAN, core.GATED, core.IMPROVED])
 @EXAMPLES
 @given(
@@ -101,6 +104,7 @@ SIZES = [3, 0, 1, 40, 33, 0, 150] if INTERPRETED else [3, 0, 1, 40, 700, 33, 204
 SOFT = core.GAUSSIAN, 0.5, 0.0, 0.0, 0.05, False, False, 20 if INTERPRETED else 10**9, False, 0.0, 0.0
 
 
+@on_device
 @pytest.mark.parametrize("largest", [None, 32])
 def test_groups_of_all_sizes(rng, monkeypatch, largest):
     """Empty ones, several blocks, and those that are too large for any block."""
@@ -117,6 +121,7 @@ def test_groups_of_all_sizes(rng, monkeypatch, largest):
     assert all(map(torch.equal, found, _triton.soft_nms_groups(*tensors, *SOFT)))
 
 
+@on_device
 def test_nothing():
     arrays, tensors = groups_of(np.random.default_rng(0), [0, 0])
     how = 0.5, False, False, 0.0, 0.0
@@ -125,6 +130,7 @@ def test_nothing():
     check_soft(_triton.soft_nms_groups(*tensors, *SOFT), core.soft_nms_groups(*arrays, *SOFT))
 
 
+@on_device
 def test_constants_keep_all_their_digits():
     """1/3 as float32 is larger than 1/3."""
     segments, scores = np.array([[0.0, 3.0], [0.0, 1.0]]), np.array([0.9, 0.8])
@@ -133,6 +139,7 @@ def test_constants_keep_all_their_digits():
         assert len(keep) == kept
 
 
+@on_device
 def test_the_earlier_row_wins_a_tie_also_after_a_decay():
     segments, scores = np.array([[0.0, 10.0], [20.0, 30.0], [0.0, 10.0]]), np.array([0.25, 0.125, 0.25])
     options = core.LINEAR, 0.5, 0.5, 0.0, -np.inf, False, False, 9, False, 0.0, 0.0
@@ -145,7 +152,7 @@ def test_the_earlier_row_wins_a_tie_also_after_a_decay():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter needs hours for it")
+@pytest.mark.skipif(not torch.cuda.is_available() or INTERPRETED, reason="needs a CUDA device, and no interpreter")
 def test_two_million_groups_and_the_same_bits_as_batched(rng):
     sizes = rng.integers(0, 4, 2_000_000).tolist()
     sizes[1000] = 3000
@@ -156,3 +163,38 @@ def test_two_million_groups_and_the_same_bits_as_batched(rng):
         (_triton.cluster_groups(*tensors, *how), _batched.cluster_groups(*tensors, *how)),
     ):
         assert all(map(torch.equal, mine, theirs))
+
+
+# ------------------------------------------------------------------ without a GPU
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_and_round_as_the_core_does(monkeypatch, tmp_path, capability):
+    """Division is IEEE's, and the only fused multiply-adds are those of `exp`."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    block = _triton.BLOCKS[-1]
+
+    def machine_code(kernel, **constants):
+        kinds = dict.fromkeys(kernel.arg_names, "*i64")
+        kinds |= dict.fromkeys({"segments", "scores", "constants", "new_scores"} & kinds.keys(), "*fp64")
+        kinds |= dict.fromkeys(constants, "constexpr")
+        source = ASTSource(fn=kernel, signature=kinds, constexprs=constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=_triton._launch(block))
+        assert set(re.findall(r"\bdiv\.\S+", compiled.asm["ptx"])) == {"div.rn.f64"}
+        return compiled.asm["ptx"].count("fma.")
+
+    assert machine_code(_triton._pick, BLOCK=block) == 0
+    linear, gaussian, gated, improved = (machine_code(_triton._soft_nms, METHOD=m, BLOCK=block) for m in range(4))
+    assert linear == 0
+    assert 0 < gaussian == gated == improved
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter works on the CPU")
+def test_tensors_of_the_cpu_are_refused():
+    _, tensors = groups_of(np.random.default_rng(0), [2], device="cpu")
+    with pytest.raises(ValueError, match="Triton kernels need CUDA tensors, got tensors on cpu"):
+        _triton.nms_groups(*tensors, 0.5, False, False, 0.0, 0.0)
