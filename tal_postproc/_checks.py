@@ -7,6 +7,7 @@ Nothing is changed in place; an array that is canonical already is handed on wit
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,70 @@ Int = NDArray[np.int64]
 LARGEST = 1e150  # beyond it, a product or a length overflows
 MOST = 2**31 - 1  # of anything that is counted
 
+# What `tal_postproc.torch` has under the same name; a test compares.
+TENSOR_TWINS = frozenset(
+    (
+        "EnsembledSegments",
+        "FusedSegments",
+        "LinProLabelMap",
+        "LinProLabels",
+        "PostProcessor",
+        "Segments",
+        "average_recall",
+        "batched_nms",
+        "classification_map",
+        "extract_proposals",
+        "filter_ambiguous",
+        "fuse_segments",
+        "gaussian_label_map",
+        "hard_label_map",
+        "linpro_label_map",
+        "linpro_label_maps",
+        "linpro_labels",
+        "mean_average_precision",
+        "nms",
+        "oic_scores",
+        "pseudo_label_quality",
+        "score_label_map",
+        "segment_voting",
+        "segments_to_seconds",
+        "smooth_label_map",
+        "soft_nms",
+        "tiou_matrix",
+        "tri_state_label_map",
+        "two_threshold_label_map",
+        "upsample_tcam",
+        "weighted_segment_fusion",
+    )
+)
+
+
+def _called() -> str:
+    """The outermost function or class of this package on the stack: what the user called."""
+    name, frame = "", sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+            owner = frame.f_locals.get("self")
+            name = frame.f_code.co_name if owner is None else type(owner).__name__
+        frame = frame.f_back  # type: ignore[assignment]
+    return name
+
+
+def refuse_tensors(value: Any, name: str) -> None:
+    """Raise for a tensor, or for a list that begins with one, and name who takes it; nothing is imported for that."""
+    while isinstance(value, (list, tuple)) and len(value):
+        value = value[0]
+    homes = {one.__module__ for one in type(value).__mro__}
+    if any(home.partition(".")[0] == "torch" or home.startswith(f"{__package__}.torch.") for home in homes):
+        called = {"Video": "PostProcessor"}.get(_called(), _called())
+        who = f"tal_postproc.torch.{called}" if called in TENSOR_TWINS else "tal_postproc.torch"
+        raise TypeError(f"`{name}` must hold NumPy arrays, got {type(value).__name__}; {who} is for tensors")
+
 
 def as_real(value: ArrayLike, name: str) -> NDArray[Any]:
-    """Any array of real numbers, in its own dtype; refuses complex, text, objects and ragged lists."""
+    """Any array of real numbers, in its own dtype; refuses complex, text, objects, tensors and ragged lists."""
+    if not isinstance(value, np.ndarray):
+        refuse_tensors(value, name)
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -120,6 +120,7 @@ def _as_rows(value: Segments | Mapping[str, Any], name: str, required: Sequence[
         names = value.video_ids or None
         return _Rows(value.segments, value.labels, value.scores, value.video_index, names, value.num_videos, value.unit)
     if not isinstance(value, Mapping):
+        _checks.refuse_tensors(value, name)
         raise TypeError(f"`{name}` must be Segments or a mapping of flat arrays, got {type(value).__name__}")
     missing = [key for key in required if key not in value]
     if missing:
@@ -135,6 +136,7 @@ def _as_rows(value: Segments | Mapping[str, Any], name: str, required: Sequence[
 
 def _as_videos(value: ArrayLike, length: int, name: str) -> tuple[Int, tuple[str, ...] | None]:
     """A number for every row, and the names that the numbers count into where videos have names."""
+    _checks.refuse_tensors(value, name)
     array = np.asarray(value)
     if array.dtype.kind not in "USO" or array.size == 0:
         return _checks.as_integers(array if array.size else np.zeros(array.shape), length, name), None
@@ -331,6 +333,7 @@ def filter_ambiguous(
     [[10.0, 14.0]]
     """
     if not isinstance(detections, Segments):
+        _checks.refuse_tensors(detections, "detections")
         raise TypeError(f"`detections` must be Segments, got {type(detections).__name__}")
     rate = _checks.as_number(snippets_per_second, "snippets_per_second", above=0.0)
     rows = _as_rows(detections, "detections", ())
@@ -844,6 +847,7 @@ def _true_maps(value: Any, shapes: list[tuple[int, ...]]) -> list[NDArray[np.boo
             regions = covered(part.segments, num_snippets, at)
             truth = paint_largest(*regions, classes, np.ones(len(part)), (num_snippets, num_classes)) > 0
         else:
+            _checks.refuse_tensors(part, at)
             truth = np.asarray(part)
             if truth.dtype != np.bool_:
                 raise TypeError(f"`{at}` must hold True and False, got dtype {truth.dtype}")

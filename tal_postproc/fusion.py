@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -137,16 +137,7 @@ def fuse_segments(
     weights = scores if weights is None else _checks.as_values(weights, len(segments), "weights")
     groups = None if idxs is None else _checks.as_integers(idxs, len(segments), "idxs")
     threshold = _checks.as_tiou_threshold(tiou_threshold, inclusive=inclusive)
-    temperature = _checks.as_number(temperature, "temperature", above=0.0)
-    _checks.as_choice(distribution, "distribution", DISTRIBUTIONS)
-    dof = _checks.as_number(dof, "dof", above=0.0)
-    fit = _checks.as_choice(scale, "scale", ("std", "fit")) == "fit"
-    if fit and distribution != "student_t":
-        raise ValueError(f"`scale` 'fit' is for distribution 'student_t' only, got distribution {distribution!r}")
-    if fit and dof < 1:
-        raise ValueError(f"`dof` must be at least 1 for scale 'fit', got {dof:g}")
-    if signed_denominator and distribution != "gaussian":
-        raise ValueError(f"`signed_denominator` is for distribution 'gaussian' only, got distribution {distribution!r}")
+    template = as_template(temperature, distribution, dof, scale, signed_denominator)
     how = _checks.as_overlap(overlap, length_offset, area_eps)
 
     order, offsets = _kernels.score_order(scores, groups, small=_kernels.SMALL)
@@ -157,13 +148,30 @@ def fuse_segments(
         order,
         offsets,
         overlap=(threshold, _checks.as_flag(inclusive, "inclusive"), *how),
-        temperature=temperature,
-        distribution=distribution,
-        dof=dof,
-        fit=fit,
-        signed_denominator=signed_denominator,
+        **template,
     )
     return fused if len(offsets) == 2 else _best_first(fused, scores)
+
+
+def as_template(temperature: Any, distribution: Any, dof: Any, scale: Any, signed_denominator: Any) -> dict[str, Any]:
+    """The options of `fuse_groups` that say what a cluster becomes."""
+    temperature = _checks.as_number(temperature, "temperature", above=0.0)
+    _checks.as_choice(distribution, "distribution", DISTRIBUTIONS)
+    dof = _checks.as_number(dof, "dof", above=0.0)
+    fit = _checks.as_choice(scale, "scale", ("std", "fit")) == "fit"
+    if fit and distribution != "student_t":
+        raise ValueError(f"`scale` 'fit' is for distribution 'student_t' only, got distribution {distribution!r}")
+    if fit and dof < 1:
+        raise ValueError(f"`dof` must be at least 1 for scale 'fit', got {dof:g}")
+    if signed_denominator and distribution != "gaussian":
+        raise ValueError(f"`signed_denominator` is for distribution 'gaussian' only, got distribution {distribution!r}")
+    return {
+        "temperature": temperature,
+        "distribution": distribution,
+        "dof": dof,
+        "fit": fit,
+        "signed_denominator": signed_denominator,
+    }
 
 
 def fuse_groups(

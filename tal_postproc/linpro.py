@@ -330,6 +330,7 @@ def _gather(
     count = _checks.as_count(num_classes, "num_classes")
     for segments in videos:
         if not isinstance(segments, Segments):
+            _checks.refuse_tensors(segments, "segments")
             raise TypeError(f"`segments` must be Segments, got {type(segments).__name__}")
         segments.require_unit("snippet", "segments")
         if segments.num_videos != 1:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _stages, _threads, fusion, linpro, overlap, presets, suppression
+from . import _checks, _stages, _threads, fusion, linpro, overlap, presets, suppression
 from ._checks import Int
 from ._kernels.nms import nms_groups
 from ._signals import Batch, about
@@ -99,11 +99,9 @@ class PostProcessor:
             if not (video_scores is attention is seconds_per_snippet is duration is None):
                 raise TypeError("a Video brings its own scores, attention and timing; give them to Video(...)")
         else:
-            maps = {self._main_map: np.asarray(video)} | (
-                {} if attention is None else {"attention": np.asarray(attention)}
-            )
-            scores = {} if video_scores is None else {"video": np.asarray(video_scores)}
-            video = Video("", maps, cast(Any, scores), seconds_per_snippet, duration)
+            maps = {self._main_map: video} | ({} if attention is None else {"attention": attention})
+            scores = {} if video_scores is None else {"video": video_scores}
+            video = Video("", cast(Any, maps), cast(Any, scores), seconds_per_snippet, duration)
         return self._detect([video])[0]
 
     def process(
@@ -120,6 +118,7 @@ class PostProcessor:
         >>> [len(found) for found in PostProcessor.from_preset("rskp", classes=None).process(clips)]
         [0, 2]
         """
+        _checks.refuse_tensors(videos, "videos")
         if isinstance(videos, Video) or not isinstance(videos, Iterable):
             raise TypeError(f"`videos` must be an iterable of Video, got {type(videos).__name__}")
         parts = _threads.ordered_map(self._detect_each, videos, num_threads, _weight)

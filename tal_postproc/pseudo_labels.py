@@ -30,6 +30,7 @@ def _instances(
 ) -> tuple[Segments, NDArray[np.bool_], Int, Int, tuple[int, int]]:
     """Rows of the known classes, which rows those are, the snippets they cover, and the shape (T, K) of the map."""
     if not isinstance(segments, Segments):
+        _checks.refuse_tensors(segments, "segments")
         raise TypeError(f"`segments` must be Segments, got {type(segments).__name__}")
     segments.require_unit("snippet", "segments")
     if segments.num_videos != 1:

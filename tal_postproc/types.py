@@ -129,6 +129,7 @@ class Segments:
             raise TypeError(f"`columns` must be a mapping of names to arrays, got {type(columns).__name__}")
         extra: dict[str, NDArray[Any]] = {}
         for name, column in (columns or {}).items():
+            _checks.refuse_tensors(column, f"columns[{name!r}]")
             extra[name] = np.asarray(column)
             if extra[name].shape[:1] != (n,):
                 raise ValueError(f"`columns[{name!r}]` must have {n} rows, got shape {extra[name].shape}")

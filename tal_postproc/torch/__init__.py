@@ -11,7 +11,30 @@ except ModuleNotFoundError as _error:
     raise MissingExtraError("torch", "torch", "tal_postproc.torch") from _error
 
 from ._bridge import backend
-from .functions import nms
+from .functions import (
+    average_recall,
+    batched_nms,
+    classification_map,
+    extract_proposals,
+    filter_ambiguous,
+    fuse_segments,
+    gaussian_label_map,
+    hard_label_map,
+    mean_average_precision,
+    nms,
+    oic_scores,
+    pseudo_label_quality,
+    score_label_map,
+    segment_voting,
+    segments_to_seconds,
+    smooth_label_map,
+    soft_nms,
+    tiou_matrix,
+    tri_state_label_map,
+    two_threshold_label_map,
+    upsample_tcam,
+    weighted_segment_fusion,
+)
 from .types import EnsembledSegments, FusedSegments, LinProLabelMap, LinProLabels, Segments
 
 __all__ = [
@@ -20,6 +43,27 @@ __all__ = [
     "LinProLabelMap",
     "LinProLabels",
     "Segments",
+    "average_recall",
     "backend",
+    "batched_nms",
+    "classification_map",
+    "extract_proposals",
+    "filter_ambiguous",
+    "fuse_segments",
+    "gaussian_label_map",
+    "hard_label_map",
+    "mean_average_precision",
     "nms",
+    "oic_scores",
+    "pseudo_label_quality",
+    "score_label_map",
+    "segment_voting",
+    "segments_to_seconds",
+    "smooth_label_map",
+    "soft_nms",
+    "tiou_matrix",
+    "tri_state_label_map",
+    "two_threshold_label_map",
+    "upsample_tcam",
+    "weighted_segment_fusion",
 ]

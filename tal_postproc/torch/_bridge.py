@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, reduce
@@ -104,7 +104,7 @@ def _refuse(value: Any, name: str, function: Callable[..., Any]) -> None:
     elif isinstance(value, Mapping):
         for one in value.values():
             _refuse(one, name, function)
-    elif isinstance(value, np.ndarray):
+    elif isinstance(value, np.ndarray) and value.dtype.kind not in "USO":  # names of videos
         raise TypeError(f"`{name}` must be a tensor, got a NumPy array; tal_postproc.{function.__name__} takes arrays")
     elif type(value).__module__ == "tal_postproc.types":
         raise TypeError(
@@ -115,19 +115,102 @@ def _refuse(value: Any, name: str, function: Callable[..., Any]) -> None:
 
 def require_tensors(function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     """Refuse arrays anywhere, and a first argument that is made of numbers; `function` is that of the core."""
-    for name, value in inspect.signature(function).bind_partial(*arguments, **options).arguments.items():
+    names = _parameters(function)
+    for name, value in (*zip(names, arguments), *options.items()):
         _refuse(value, name, function)
-    first: Any = arguments[0]
+    first: Any = arguments[0] if arguments else options.get(names[0], ())
     while isinstance(first, (list, tuple)) and len(first):
         first = first[0]
     if isinstance(first, (int, float, str)) or first is None:
-        name = next(iter(inspect.signature(function).parameters))
-        raise TypeError(f"`{name}` must be a tensor, got {type(arguments[0]).__name__}")
+        got = type(arguments[0] if arguments else options[names[0]]).__name__
+        raise TypeError(f"`{names[0]}` must be a tensor, got {got}")
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def on_core(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function of the NumPy core on tensors; arrays in its result come back as tensors like those given."""
     require_tensors(function, *arguments, **options)
-    device, dtype = result_kind(arguments, options)
+    return through_core(function, *result_kind(arguments, options), arguments, options)
+
+
+def through_core(
+    function: Callable[..., Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    arguments: Sequence[Any],
+    options: Mapping[str, Any],
+) -> Any:
+    """`on_core` after its checks."""
     given = {name: _core_arguments(value) for name, value in options.items()}
     return as_tensors(function(*map(_core_arguments, arguments), **given), device, dtype)
+
+
+class DoubtError(Exception):
+    """Something about arguments on a device is not as it must be; the core says what."""
+
+
+class Inputs:
+    """Arguments on a device made canonical, each as `_checks` does it; all values are judged at once, by `settle`."""
+
+    def __init__(self, device: torch.device, history: bool = False) -> None:
+        self._device = device
+        self._history = history
+        self._good: list[Tensor] = []
+
+    def _placed(self, value: Any) -> Tensor:
+        try:
+            tensor = torch.as_tensor(value, device=self._device)
+        except (TypeError, ValueError, RuntimeError):
+            raise DoubtError from None
+        if tensor.is_complex():
+            raise DoubtError
+        return tensor if self._history else tensor.detach()
+
+    def real(self, value: Any) -> Tensor:
+        """Float64 on the device, with its history where that is wanted."""
+        tensor = self._placed(value).double()
+        self.require(tensor.detach().abs() <= _checks.LARGEST)
+        return tensor
+
+    def segments(self, value: Any) -> Tensor:
+        """(N, 2) float64, finite, start <= end."""
+        tensor = self.real(value)
+        if tensor.shape in ((0,), (0, 0)):
+            return tensor.reshape(0, 2)
+        if tensor.ndim != 2 or tensor.shape[1] != 2:
+            raise DoubtError
+        self.require(tensor[:, 0] <= tensor[:, 1])
+        return tensor.contiguous()
+
+    def values(self, value: Any, length: int) -> Tensor:
+        """(N,) float64, finite."""
+        tensor = self.real(value)
+        if tensor.shape != (length,):
+            raise DoubtError
+        return tensor.contiguous()
+
+    def integers(self, value: Any, length: int, below: int | None = None) -> Tensor:
+        """(N,) int64; with `below`, indices from 0 to that."""
+        tensor = self._placed(value).detach()
+        if tensor.shape != (length,) or tensor.dtype == torch.uint64:
+            raise DoubtError
+        if tensor.is_floating_point():
+            tensor = tensor.double()
+            self.require((tensor == tensor.trunc()) & (tensor.abs() < 2.0**63))
+        tensor = tensor.long()
+        if below is not None:
+            self.require((tensor >= 0) & (tensor < below))
+        return tensor.contiguous()
+
+    def require(self, good: Tensor) -> None:
+        """Ask that all of these are true; answered by `settle`."""
+        self._good.append(good.all())
+
+    def settle(self) -> None:
+        """Wait for the device, and raise DoubtError unless everything that was asked for is true."""
+        if self._good and not torch.stack(self._good).all():
+            raise DoubtError
