@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -26,15 +26,19 @@ def about(video: Video, error: Exception) -> Exception:
     return kind(f"video {video.id!r}: {error}" if video.id else str(error))
 
 
+def map_name(maps: Mapping[str, Any], name: str) -> str:
+    """The name under which maps have that map: its own, or the other one that codebases give it."""
+    if name in maps:
+        return name
+    other = _OTHER_NAME.get(name, "")
+    if other not in maps:
+        raise ValueError(f"the pipeline needs the map {name!r}, got {', '.join(map(repr, maps)) or 'none'}")
+    return other
+
+
 def find_map(video: Video, name: str) -> NDArray[Any]:
     """The video's map of that name, or of the other name that codebases give it."""
-    maps = video.maps
-    if name not in maps:
-        other = _OTHER_NAME.get(name, "")
-        if other not in maps:
-            raise ValueError(f"the pipeline needs the map {name!r}, got {', '.join(map(repr, maps)) or 'none'}")
-        name = other
-    return maps[name]
+    return video.maps[map_name(video.maps, name)]
 
 
 def class_map(video: Video, map_names: Sequence[str]) -> NDArray[Any] | None:
@@ -42,7 +46,7 @@ def class_map(video: Video, map_names: Sequence[str]) -> NDArray[Any] | None:
     return next((array for array in [find_map(video, name) for name in map_names] if array.ndim == 2), None)
 
 
-class _One:
+class Searched:
     """One video: its action classes, and their video-level scores."""
 
     def __init__(self, video: Video, pipeline: Pipeline, map_names: Sequence[str]) -> None:
@@ -109,7 +113,7 @@ def _top_mean(video: Video, rule: TopKMean) -> Float:
     return means
 
 
-def _searched(videos: Sequence[_One], rule: Classes | None) -> tuple[Int, Int]:
+def _searched(videos: Sequence[Searched], rule: Classes | None) -> tuple[Int, Int]:
     """The (video, class) pairs that are searched: positions of the videos, which rise, and labels."""
     if rule is None:
         counts = np.array([1 if one.num_classes is None else one.num_classes for one in videos], np.int64)
@@ -133,6 +137,15 @@ def _searched(videos: Sequence[_One], rule: Classes | None) -> tuple[Int, Int]:
     return video[passing], label[passing]
 
 
+def outer_mix(bank: Bank) -> tuple[float, tuple[tuple[str, float], ...]]:
+    """What runs with `Score.zero_below` are scored on outside: the weight of the bank's signal, and the other maps."""
+    rule = bank.score
+    if rule.signal is None or rule.signal == bank.signal:
+        return 1.0, ()
+    ours = bank.signal.mix[0][0]  # the bank is on one map of weight 1: see Bank
+    return dict(rule.signal.mix).get(ours, 0.0), tuple(pair for pair in rule.signal.mix if pair[0] != ours)
+
+
 def _bounds(sizes: Int) -> Int:
     """Where parts of these sizes begin, and the end."""
     return np.concatenate(([0], np.cumsum(sizes)))
@@ -152,7 +165,7 @@ class Batch:
         ones = []
         for video in videos:
             try:
-                ones.append(_One(video, pipeline, map_names))
+                ones.append(Searched(video, pipeline, map_names))
             except (ValueError, TypeError) as error:
                 raise about(video, error) from error
         self.video, self.label = _searched(ones, pipeline.classes)
@@ -232,12 +245,7 @@ class Batch:
         full = self.signal(rule.signal or bank.signal, bank.upsample)
         if not rule.zero_below:
             return full, None, 0.0
-        ours = bank.signal.mix[0][0]
-        if rule.signal is None or rule.signal == bank.signal:
-            weight, others = 1.0, tuple[tuple[str, float], ...]()
-        else:  # the bank is on one map of weight 1: see Bank
-            weight = dict(rule.signal.mix).get(ours, 0.0)
-            others = tuple(pair for pair in rule.signal.mix if pair[0] != ours)
+        weight, others = outer_mix(bank)
         if not others:
             return full, np.zeros_like(full.columns.values), weight
         rest = self.signal(replace(rule.signal or bank.signal, mix=others), bank.upsample)

@@ -139,11 +139,9 @@ def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
 
 
 def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
-    if stage.weights != "scores" and stage.weights not in rows.columns:
-        raise ValueError(f"`Fuse.weights` must be 'scores' or one of {sorted(rows.columns)}, got {stage.weights!r}")
-    weights = rows.scores
+    weights = fusion_weights(stage, rows)
     if stage.weights != "scores":
-        weights = _checks.as_values(rows.columns[stage.weights], len(weights), f"columns[{stage.weights!r}]")
+        weights = _checks.as_values(weights, len(weights), f"columns[{stage.weights!r}]")
     order, offsets = _ordered(rows, stage.per_class, stage.ties, _kernels.SMALL)
     fused, _ = fusion.fuse_groups(
         rows.segments,
@@ -159,6 +157,20 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
         signed_denominator=stage.signed_denominator,
         multiplicity=rows.multiplicity,
     )
+    return fused_rows(rows, fused)
+
+
+def fusion_weights(stage: Fuse, rows: Rows) -> Any:
+    """The scores, or the column that a fusion takes in their place."""
+    if stage.weights == "scores":
+        return rows.scores
+    if stage.weights not in rows.columns:
+        raise ValueError(f"`Fuse.weights` must be 'scores' or one of {sorted(rows.columns)}, got {stage.weights!r}")
+    return rows.columns[stage.weights]
+
+
+def fused_rows(rows: Rows, fused: Any) -> Rows:
+    """The clusters of rows as rows, what is known of each in columns."""
     columns = {
         "pick": rows.segments[fused.picks],
         "size": fused.sizes,
@@ -171,9 +183,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
 
 
 def _vote(stage: Vote, rows: Rows, videos: Sequence[Video]) -> Rows:
-    pool = rows.pool
-    if pool is None or pool.unit != rows.unit:
-        raise ValueError("`Vote` must follow a suppression in the same unit: it votes among the rows that entered it")
+    pool = voters(rows)
     voted = suppression.segment_voting(
         rows.segments,
         pool.segments,
@@ -184,6 +194,13 @@ def _vote(stage: Vote, rows: Rows, videos: Sequence[Video]) -> Rows:
         idxs=pool.groups(stage.per_class),
     )
     return replace(rows, segments=voted)
+
+
+def voters(rows: Rows) -> Rows:
+    """What entered the last suppression."""
+    if rows.pool is None or rows.pool.unit != rows.unit:
+        raise ValueError("`Vote` must follow a suppression in the same unit: it votes among the rows that entered it")
+    return rows.pool
 
 
 def _keep(stage: Keep, rows: Rows, videos: Sequence[Video]) -> Rows:
@@ -207,8 +224,7 @@ def _keep(stage: Keep, rows: Rows, videos: Sequence[Video]) -> Rows:
 
 
 def _seconds(stage: Seconds, rows: Rows, videos: Sequence[Video]) -> Rows:
-    if rows.unit != "snippet":
-        raise ValueError(f"`Seconds` converts snippets, got rows in unit {rows.unit!r}")
+    require_snippets(rows)
     for name, needed in (("seconds_per_snippet", True), ("duration", stage.clamp)):
         for video in videos:
             if needed and getattr(video, name) is None:
@@ -232,6 +248,12 @@ def _seconds(stage: Seconds, rows: Rows, videos: Sequence[Video]) -> Rows:
         if name in columns:
             columns[name] = columns[name] * steps
     return replace(rows, segments=converted(rows.segments), columns=columns, unit="second")
+
+
+def require_snippets(rows: Rows) -> None:
+    """ValueError unless the rows can be converted to seconds."""
+    if rows.unit != "snippet":
+        raise ValueError(f"`Seconds` converts snippets, got rows in unit {rows.unit!r}")
 
 
 def _expand(stage: Expand, rows: Rows, videos: Sequence[Video]) -> Rows:
