@@ -172,6 +172,7 @@ def test_two_million_groups_and_the_same_bits_as_batched(rng):
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_and_round_as_the_core_does(monkeypatch, tmp_path, capability):
     """Division is IEEE's, and the only fused multiply-adds are those of `exp`."""
+    pytest.importorskip("triton", minversion="3.4", reason="the compiler had another interface")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
