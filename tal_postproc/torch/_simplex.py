@@ -19,13 +19,14 @@ from torch import Tensor
 
 from .._kernels import simplex as _core
 
-MOST_ROWS = 32  # of a component that is solved here; codes of columns fit in int64 up to 39
+MOST_ROWS = 16  # of a component that is solved here; codes of columns fit in int64 up to 39
 CHUNK_BYTES = 2**28  # of the largest tensors of a chunk, about
-_LOOK = 4  # rounds between two looks at what is done, each of which waits for the device
+_LOOK = 4  # rounds of a device between two looks at what is done, each of which waits for it
 _LARGEST_TENSORS = 4  # of a chunk that are there at once
 _ROUNDS = 60  # of Newton's method
-_RIDGE = 1e-11  # of its matrix, where that is singular
+_RIDGE = 1e-9  # of its matrix, where that is singular
 _SOFT = 1e-6  # curvature that residuals get while it is not known which of them are above 0
+_KINK = 1e-9  # distance of a mass from its bounds, in units of the largest mass, that is taken for 0
 _SETTLED = 1e-12  # largest residual of the equations, in units of the largest mass
 
 Step = Callable[[Sequence[Tensor], Sequence[Tensor], int], tuple[list[Tensor], Tensor]]
@@ -53,12 +54,11 @@ class Pieces(NamedTuple):
 
 def add_up(x: Tensor, dim: int = 0) -> Tensor:
     """Sum over one dimension by halves: the same bits on every device, whatever lies beside it."""
-    if x.shape[dim] == 0:
-        return x.sum(dim)
     while x.shape[dim] > 1:
-        half = x.shape[dim] // 2
-        parts = x.narrow(dim, 0, half) + x.narrow(dim, half, half)
-        x = torch.cat((parts, x.narrow(dim, 2 * half, 1)), dim) if x.shape[dim] % 2 else parts
+        if x.shape[dim] % 2:
+            x = torch.cat((x, torch.zeros_like(x.narrow(dim, 0, 1))), dim)
+        low, high = x.chunk(2, dim)
+        x = low + high
     return x.squeeze(dim)
 
 
@@ -129,10 +129,12 @@ def _until_done(step: Step, fixed: Sequence[Tensor], moving: Sequence[Tensor], r
     ``step(fixed, moving, turn)`` returns the new `moving` and which programs are done; those it must not move again.
     """
     found = [part.clone() for part in moving]
-    own = torch.arange(moving[0].shape[-1], device=moving[0].device)
+    device = moving[0].device
+    own = torch.arange(moving[0].shape[-1], device=device)
+    look = 1 if device.type == "cpu" else _LOOK
     for turn in range(rounds):
         moving, done = step(fixed, moving, turn)
-        if turn % _LOOK == _LOOK - 1:
+        if turn % look == look - 1:
             left = (~done).nonzero().squeeze(1)
             if 2 * len(left) <= len(done):
                 for whole, part in zip(found, moving):
@@ -294,15 +296,18 @@ def _newton_round(fixed: Sequence[Tensor], moving: Sequence[Tensor], turn: int) 
     concave dual, piecewise quadratic.  Its derivative along the step is piecewise linear and falls.
     """
     matrix, spread, caps, goal, pinned = fixed
-    y, done = moving
+    y, best, least, done = moving
     wanted = spread * add_up(matrix * y[:, None])
     z = torch.minimum(wanted.clamp(min=0.0), caps)
     miss = torch.where(pinned, 0.0, goal - add_up(matrix * z, 1))
-    curve = torch.where((wanted >= 0.0) & (wanted < caps), spread, 0.0)
-    shaky = add_up((matrix * y[:, None]).abs())
-    noise = 4e-16 * (goal.abs() + add_up(matrix.abs() * (z + curve * shaky), 1))
-    done = done | (miss.abs() <= noise).all(0)
+    error, unit = miss.abs().amax(0), z.amax(0).clamp(min=1.0)
+    better = error < least
+    best, settled = torch.where(better, y, best), least <= _SETTLED * unit
+    least = torch.minimum(error, least)
+    done = done | (error <= 4e-16 * unit) | (settled & ~better)
 
+    near = _KINK * unit  # at a kink either side may be taken, and so is the one that bends
+    curve = torch.where((wanted >= -near) & (wanted <= caps + near), spread, 0.0)
     eye = torch.eye(len(y), dtype=torch.float64, device=y.device)[..., None]
     hessian = add_up((matrix * curve)[:, None] * matrix, 2)
     ridge = _RIDGE * hessian.diagonal(0, 0, 1).amax(1).clamp(min=1e-6)
@@ -323,13 +328,15 @@ def _newton_round(fixed: Sequence[Tensor], moving: Sequence[Tensor], turn: int) 
     begin, end = _pick(times, low), _pick(times, low + 1)
     fall = before - after
     length = begin + torch.where(fall > 0.0, before / torch.where(fall > 0.0, fall, 1.0), 0.0) * (end - begin)
-    return [torch.where(done, y, y + length * step), done], done
+    return [torch.where(done, y, y + length * step), best, least, done], done
 
 
-def _multipliers(matrix: Tensor, spread: Tensor, caps: Tensor, goal: Tensor, pinned: Tensor) -> Tensor:
-    """(M, B) multipliers of the masses of least sum of squares; 0 in rows that are `pinned`."""
-    start = [torch.zeros_like(goal), torch.zeros_like(goal[0], dtype=torch.bool)]
-    return _until_done(_newton_round, [matrix, spread, caps, goal, pinned], start, _ROUNDS)[0]
+def _multipliers(matrix: Tensor, spread: Tensor, caps: Tensor, goal: Tensor, pinned: Tensor, start: Tensor) -> Tensor:
+    """(M, B) multipliers of the masses of least sum of squares, from `start` on; 0 in rows that are `pinned`."""
+    start = torch.where(pinned, 0.0, start)
+    far = torch.full_like(goal[0], torch.inf)
+    moving = [start, start, far, torch.zeros_like(far, dtype=torch.bool)]
+    return _until_done(_newton_round, [matrix, spread, caps, goal, pinned], moving, _ROUNDS)[1]
 
 
 def least_squares(programs: Programs, x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -360,20 +367,21 @@ def least_squares(programs: Programs, x: Tensor, first: Tensor, second: Tensor) 
     caps = torch.where(face, caps, 0.0)
     spread = torch.where(face, sizes, 0.0) / sizes.amax(0).clamp(min=1.0)
     goal = residual + add_up(matrix * x, 1)
-    pinned = torch.zeros_like(slack)
+    y, pinned = torch.zeros_like(goal), torch.zeros_like(slack)
     relaxed = (sign != 0.0).any(0).nonzero().squeeze(1)
     if len(relaxed):  # which residuals are above 0: soft ones tell
         some = sign[:, relaxed]
         eye = torch.eye(len(goal), dtype=torch.float64, device=goal.device)[..., None]
-        y = _multipliers(
+        soft = _multipliers(
             torch.cat((matrix[..., relaxed], eye * some), 1),
             torch.cat((spread[:, relaxed], some.abs() / _SOFT)),
             torch.cat((caps[:, relaxed], torch.where(some != 0.0, torch.inf, 0.0))),
             goal[:, relaxed],
             pinned[:, relaxed],
+            y[:, relaxed],
         )
-        pinned[:, relaxed] = some * y > _SOFT * zero
-    y = _multipliers(matrix, spread, caps, goal, pinned)
+        y[:, relaxed], pinned[:, relaxed] = soft, some * soft > _SOFT * zero
+    y = _multipliers(matrix, spread, caps, goal, pinned, y)
     wanted = add_up(matrix * y[:, None])
     z = torch.minimum((spread * wanted).clamp(min=0.0), caps)
     rest = goal - add_up(matrix * z, 1)
@@ -452,7 +460,7 @@ def solve_components(
     while most < limit:
         most *= 2
         bucket = (small & asks & (2 * sizes > most) & (sizes <= most)).nonzero().squeeze(1)
-        for part in bucket.split(chunk_size(most)):
+        for part in bucket.split(chunk_size(most)) if len(bucket) else ():
             at = low[part] + torch.arange(most, device=device)[:, None]
             at = torch.minimum(at, offsets[part + 1] - 1)
             programs, where = build(bounds[at], scores[at], sizes[part], mean, upper)
