@@ -567,7 +567,7 @@ class TestOnRay:
 
 
 def command(*arguments) -> list[str]:
-    line = [sys.executable, "-m", "tal_postproc.cli", *arguments, "--preset", "gaufuse", "--shard-videos", "3"]
+    line = [sys.executable, "-m", "tal_postproc.cli", *arguments, "--preset", "gaufuse", "--shard-videos", "2"]
     return list(map(str, line))
 
 
@@ -594,13 +594,13 @@ def descendants(process: int) -> set[int]:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """Two inputs of 150 videos together, and the outputs of both commands on one machine without interruption."""
+    """Two inputs of 600 videos together, and the outputs of both commands on one machine without interruption."""
     pytest.importorskip("ray")
     folder = tmp_path_factory.mktemp("job")
-    data = synthetic.make_videos(150, seed=2)
+    data = synthetic.make_videos(600, seed=2)
     truth = folder / "truth.json"
     formats.write_annotations(truth, data.annotations)
-    for name, videos in (("a.npz", data.videos[:83]), ("b.npz", data.videos[83:])):
+    for name, videos in (("a.npz", data.videos[:333]), ("b.npz", data.videos[333:])):
         formats.write_tcams(folder / name, videos, classes=data.classes)
     inputs = (folder / "a.npz", folder / "b.npz")
     subprocess.run(command("detect", *inputs, "-o", folder / "one.json"), check=True)
@@ -624,11 +624,11 @@ def test_a_kill_in_the_middle_loses_nothing(job, victim):
         before = {path: path.stat().st_mtime_ns for path in shards.glob("shard-*")}
         os.kill(busy[0] if victim == "worker" else process.pid, signal.SIGKILL)
         printed, errors = process.communicate(timeout=120)
-    assert 0 < len(before) < 50
+    assert 0 < len(before) < 300
     assert len(busy) in (1, 2)
     if victim == "worker":
         assert process.returncode == 0, errors
-        assert "of 150 videos in" in printed
+        assert "of 600 videos in" in printed
     else:
         assert process.returncode == -signal.SIGKILL
         assert not output.exists()
@@ -637,7 +637,7 @@ def test_a_kill_in_the_middle_loses_nothing(job, victim):
             time.sleep(0.1)  # the cluster sees that nobody needs it
         before = {path: path.stat().st_mtime_ns for path in shards.glob("shard-*")}
         done = subprocess.run([*line, "--no-merge"], capture_output=True, text=True, check=True)
-        assert f"{len(before)} of 50 shards were finished before" in done.stdout
+        assert f"{len(before)} of 300 shards were finished before" in done.stdout
         assert {path: path.stat().st_mtime_ns for path in before} == before
         subprocess.run(command("detect", *inputs, "-o", output), check=True)  # one process goes on where Ray was
     assert output.read_bytes() == (folder / "one.json").read_bytes()
