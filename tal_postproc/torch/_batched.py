@@ -13,6 +13,7 @@ time at least, and usually all of them in a few turns.  The heads found then tak
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ from torch import Tensor
 
 from .._kernels import centres as _centres
 from .._kernels.windows import GATED, GAUSSIAN, LINEAR
-from ._ragged import LINEAR as BY_TWO
-from ._ragged import SQUARE, buckets, chunks, for_groups, offsets_of, padded, room, running_sum, tree_sum
-from .types import EnsembledSegments, FusedSegments, as_array
+from ._ragged import LINEAR as WIDTHS
+from ._ragged import buckets, chunks, for_groups, offsets_of, padded, room, running_sum, tree_sum
+from .types import FusedSegments, as_array
 
 Columns = Any  # start, end and length, one after the other: a tensor or a tuple
 
-BLOCK = 64  # best rows of a group that are settled together at first; more where most of them open a cluster
+BLOCK = 32  # best rows of a group that are settled together at first; more where most of them open a cluster
 TILE = 4096  # voters whose votes are added at once
 PATIENCE = 16  # rounds on a GPU between two looks at how far the groups are; each look waits for the device
 TIE = 1e-12  # as in the core
@@ -72,51 +73,64 @@ def _heads(
     start, end = segments[order].unbind(1)
     columns = torch.stack((start, end, end - start + length_offset + area_eps))
     owner = torch.arange(n + 1, device=order.device)  # the last one takes what is written for padding
-    sizes = offsets[1:] - offsets[:-1]
 
     def hits(rows: Tensor, heads: Tensor) -> Tensor:
         """(groups, rows, heads): which heads overlap which rows enough."""
         overlap = _overlap(heads[..., None, :], rows[..., :, None], candidate, length_offset)
         return overlap >= threshold if inclusive else overlap > threshold
 
-    for widest, groups in buckets(sizes, SQUARE):
-        if widest == 1:
-            continue
-        for part in chunks(groups, widest * min(widest, BLOCK)):
-            first, stop, width, block = offsets[part], offsets[part + 1], widest, BLOCK
-            rows = owner[:0]  # positions in `order` that are left, group after group; at first all of them
-            while width:
-                place, real = padded(first, stop, width if width < 8 else -width % 8 + width)
-                place = rows[place] if len(rows) else place
-                own = torch.where(real, columns[:, place], math.nan)  # nothing overlaps a NaN
-                block = min(block, place.shape[1])
-                top, top_place = own[..., :block], place[:, :block]
-                before = torch.ones(block, block, dtype=torch.bool, device=order.device).tril(-1)
-                inside = hits(top, top) & before
-                keep = _settle(inside, real[:, :block])
-                found, head = _first(inside & keep[:, None, :])
-                _write(owner, top_place, top_place.gather(1, head), found & real[:, :block])
-                if block == place.shape[1]:
-                    break
-                kept, at = torch.sort(keep.byte(), dim=1, descending=True, stable=True)
-                most = int(keep.sum(1).max())
-                at = at[:, :most]
-                heads = torch.where(kept[:, :most].bool(), top.gather(2, at.expand(3, -1, -1)), math.nan)
-                heads_place, place, real = top_place.gather(1, at), place[:, block:], real[:, block:]
-                step = max(1, room(order) // (len(place) * most))
-                parts = [_first(hits(tile, heads)) for tile in own[..., block:].split(step, -1)]
-                found, head = (torch.cat(tiles, 1) for tiles in zip(*parts, strict=True))
-                _write(owner, place, heads_place.gather(1, head), found & real)
-                left = real & ~found
-                counts = left.sum(1)
-                rows, counts = place[left], counts[counts > 0]
-                bounds = offsets_of(counts)
-                first, stop = bounds[:-1], bounds[1:]
-                width = int(counts.max()) if len(counts) else 0
-                if 2 * most > block:  # they hardly overlap: more at once, as long as they fit
-                    block = min(2 * block, max(BLOCK, math.isqrt(room(order) // max(1, len(counts))) // 8 * 8))
+    for width, groups in buckets(offsets[1:] - offsets[:-1], WIDTHS):
+        for part in chunks(groups, width * min(width, BLOCK)) if width > 1 else ():
+            places, real = padded(offsets[part], offsets[part + 1], _in_words(width))
+            block = BLOCK
+            while places.numel():
+                places, real, block = _take(places, real, block, columns, hits, owner)
     owner = owner[:n]
     return torch.nonzero(owner == torch.arange(n, device=order.device)).flatten(), owner
+
+
+def _take(
+    places: Tensor,
+    real: Tensor,
+    block: int,
+    columns: Tensor,
+    hits: Callable[[Tensor, Tensor], Tensor],
+    owner: Tensor,
+) -> tuple[Tensor, Tensor, int]:
+    """Settle the best rows of every group, and give their heads what they hit of the rest; what is left, and how many
+    rows to settle next.  `places` are positions in `order`.
+    """
+    rows = torch.where(real, columns[:, places], math.nan)  # nothing overlaps a NaN
+    block = min(block, places.shape[1])
+    best, best_places, best_real = rows[..., :block], places[:, :block], real[:, :block]
+    before = torch.ones(block, block, dtype=torch.bool, device=places.device).tril(-1)
+    inside = hits(best, best) & before
+    keep = _settle(inside, best_real)
+    found, head = _first(inside & keep[:, None, :])
+    _write(owner, best_places, best_places.gather(1, head), found & best_real)
+    rows, places, real = rows[..., block:], places[:, block:], real[:, block:]
+    if not places.numel():
+        return places, real, block
+
+    most = int(keep.sum(1).max())
+    kept, at = torch.sort(keep.byte(), dim=1, descending=True, stable=True)
+    kept, at = kept[:, :most].bool(), at[:, :most]
+    heads = torch.where(kept, best.gather(2, at.expand(3, -1, -1)), math.nan)
+    tiles = rows.split(max(1, room(places) // (len(places) * most)), -1)
+    found, head = (torch.cat(parts, 1) for parts in zip(*(_first(hits(tile, heads)) for tile in tiles)))
+    _write(owner, places, best_places.gather(1, at).gather(1, head), found & real)
+    left = real & ~found
+    counts = left.sum(1)
+    rest, bounds = places[left], offsets_of(counts[counts > 0])
+    places, real = padded(bounds[:-1], bounds[1:], _in_words(int(counts.max())))
+    if 2 * most > block:  # they hardly overlap: more at once, as long as they fit
+        block = min(2 * block, max(BLOCK, math.isqrt(room(rest) // max(1, len(places))) // 8 * 8))
+    return rest[places], real, block
+
+
+def _in_words(width: int) -> int:
+    """The width at which the flags of a row fill words of eight, where there are that many."""
+    return width if width < 8 else -width % 8 + width
 
 
 def _overlap(head: Columns, row: Columns, candidate: bool, length_offset: float) -> Tensor:
@@ -184,7 +198,7 @@ def soft_nms_groups(
     """
     n = len(order)
     picked, new_scores = order.new_full((n + 1,), -1), scores.new_zeros(n + 1)
-    for width, groups in buckets(offsets[1:] - offsets[:-1], BY_TWO[::2]):
+    for width, groups in buckets(offsets[1:] - offsets[:-1], WIDTHS[::2]):
         for part in chunks(groups, width):
             place, real = padded(offsets[part], offsets[part + 1], width)
             row = torch.where(real, order[place], len(scores)).sort(1).values  # the earlier row wins a tie
@@ -254,7 +268,7 @@ def vote_groups(
     group = torch.searchsorted(kept_offsets, torch.arange(len(kept_order), device=order.device), right=True) - 1
     first, stop = offsets[group], offsets[group + 1]
     voted = kept.clone()
-    for width, wanted in buckets(stop - first, BY_TWO):
+    for width, wanted in buckets(stop - first, WIDTHS):
         for part in chunks(wanted, min(width, TILE)):
             row = kept_order[part]
             head = heads[:, row, None]
@@ -289,13 +303,14 @@ def fuse_groups(
     fit: bool = False,
     signed_denominator: bool = False,
     multiplicity: Tensor | None = None,
+    cluster_with: Callable[..., tuple[Tensor, Tensor, Tensor]] = cluster_groups,
 ) -> tuple[FusedSegments, Tensor]:
-    """As `fusion.fuse_groups`: clusters group after group, and the groups' offsets.
+    """As `fusion.fuse_groups`, with the clusters that `cluster_with` finds.
 
     The locations of student_t are searched by the core, on the host; all else stays on the device.  Centres can be
     differentiated in segments, scores and weights; the clusters, the spreads and student_t cannot.
     """
-    members, bounds, group_bounds = cluster_groups(segments.detach(), scores.detach(), order, offsets, *overlap)
+    members, bounds, group_bounds = cluster_with(segments.detach(), scores.detach(), order, offsets, *overlap)
     times = torch.ones_like(members) if multiplicity is None else multiplicity[members]
     weight = weights[members]
     columns = torch.cat((segments[members], scores[members, None]), 1).T
@@ -381,7 +396,7 @@ def running_clusters(
     n = len(order)
     columns = torch.cat((segments[order], scores[order, None]), 1).T
     slot, centres = order.new_zeros(n + 1), segments.new_full((n + 1, 2), math.nan)
-    for width, groups in buckets(offsets[1:] - offsets[:-1], BY_TWO[::2]):
+    for width, groups in buckets(offsets[1:] - offsets[:-1], WIDTHS[::2]):
         for part in chunks(groups, 4 * width):
             place, real = padded(offsets[part], offsets[part + 1], width)
             means = columns.new_full((3, *place.shape), math.nan)  # start, end and mass of every cluster
@@ -410,47 +425,3 @@ def running_clusters(
             _write(centres, place, means[:2].permute(1, 2, 0), torch.arange(width, device=order.device) < count)
     opened = torch.nonzero(~centres[:n, 0].isnan()).flatten()
     return torch.searchsorted(opened, slot[:n]), centres[opened]
-
-
-def ensemble(
-    centres: Tensor,
-    cluster: Tensor,
-    order: Tensor,
-    weighted: Tensor,
-    labels: Tensor,
-    model: Tensor,
-    omega: Tensor,
-    conf_type: str,
-    allows_overflow: bool,
-) -> EnsembledSegments:
-    """What `weighted_segment_fusion` returns; `cluster` and `order` say which row is in which running cluster."""
-    count, models = len(centres), len(omega)
-    rising, members = torch.sort(cluster, stable=True)
-    bounds = torch.searchsorted(rising, torch.arange(count + 1, device=order.device))
-    rows = order[members]
-    columns = torch.stack((weighted[rows], omega[model[rows]]))
-
-    def sums(place: Tensor, real: Tensor) -> Tensor:
-        """(3, clusters): mass, weight of the members, best member."""
-        values = torch.where(real, columns[:, place], 0.0)
-        return torch.cat((tree_sum(values), values[:1].amax(-1)))
-
-    mass, member_weight, best = for_groups(bounds, 2, sums)
-    sizes = bounds[1:] - bounds[:-1]
-    if conf_type == "max":
-        scores = best / omega.max() if models else best
-    elif conf_type == "avg":
-        scores = mass / sizes * (sizes if allows_overflow else sizes.clamp(max=models)) / tree_sum(omega)
-    else:
-        present = torch.zeros(count, models, dtype=torch.bool, device=order.device)
-        present[cluster, model[order]] = True
-        if conf_type == "box_and_model_avg":
-            scores = mass / member_weight * tree_sum(present * omega) / tree_sum(omega)
-        else:
-            scores = mass / (member_weight + tree_sum(~present * omega))
-    rank = torch.sort(scores + 0.0, stable=True, descending=True).indices
-    place = torch.empty_like(rank)
-    place[rank] = torch.arange(count, device=rank.device)
-    assignment = torch.full_like(weighted, -1, dtype=torch.int64)
-    assignment[order] = place[cluster]
-    return EnsembledSegments(centres[rank], scores[rank], labels[rows[bounds[:-1]]][rank], assignment, sizes[rank])

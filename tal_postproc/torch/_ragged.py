@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 # Bytes of one padded matrix of a chunk; a few of them are alive at a time.  On a CPU they should stay in its cache.
-CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
+CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
-# Widths of the buckets: for work that grows with the width, and with its square.
-LINEAR = tuple(1 << k for k in range(48))
-SQUARE = (1, 2, 3, 4, 6, 8, *(size for k in range(4, 48) for size in (1 << k, 3 << (k - 1))))
+LINEAR = tuple(1 << k for k in range(48))  # widths of the buckets
 
 
 def score_order(scores: Tensor, idxs: Tensor | None = None, last_first: bool = False) -> tuple[Tensor, Tensor]:
