@@ -36,6 +36,20 @@ def _blocks(first: Tensor, stop: Tensor) -> Iterator[tuple[Tensor, Tensor, Tenso
             yield some, *padded(first[some], stop[some], width)
 
 
+def _parts(ends: Tensor, total: int, most: int) -> list[tuple[int, int, int, int]]:
+    """Stretches of rows, (first row, last + 1, where they begin, where they end), of at most `most` entries or one row.
+
+    Row r owns the entries ends[r] : ends[r + 1] of `total`.  Waits only where there are more than one.
+    """
+    if total <= most:
+        return [(0, len(ends) - 1, 0, total)]
+    bounds, cuts = ends.tolist(), [0]
+    for row in range(1, len(bounds) - 1):
+        if bounds[row + 1] - bounds[cuts[-1]] > most:
+            cuts.append(row)
+    return [(low, high, bounds[low], bounds[high]) for low, high in pairwise([*cuts, len(bounds) - 1])]
+
+
 def _running(block: Tensor) -> Tensor:
     """Sums of the first 1 ... W values of every row of a (C, W) block; on the CPU one by one, as the core adds up."""
     return block.cumsum(1) if block.device.type == "cpu" else running_sum(block)
@@ -50,8 +64,8 @@ def prefix(values: Tensor, offsets: Tensor) -> Tensor:
     """Sums of the first t values of every row, t = 0 ... T; row r starts at ``offsets[r] + r``."""
     out = values.new_zeros(len(values) + len(offsets) - 1)
     for rows, at, real in _blocks(offsets[:-1], offsets[1:]):
-        to = at + (rows[:, None] + 1)
-        out[to[real]] = _running(values[at])[real]
+        block = values[at].masked_fill_(~real, 0.0)  # so that what repeats the last position has its sum, too
+        out[at.add_(rows[:, None] + 1)] = _running(block)
     return out
 
 
@@ -83,16 +97,21 @@ def normalized(values: Tensor, offsets: Tensor, kind: str, clip: bool) -> Tensor
 
 def upsample(values: Tensor, offsets: Tensor, factor: int) -> Tensor:
     """Linear interpolation at i / factor for i < factor * T; the last steps go on along the last slope."""
-    row = rows_of(offsets * factor, len(values) * factor)
-    first = offsets[row]
-    last = offsets[row + 1] - 1
-    at = (torch.arange(len(row), device=values.device) - first * factor).double() * (1.0 / factor)
-    low = torch.minimum(at.ceil().long(), last - first).sub_(1).clamp_(min=0)
-    at -= low
-    low += first
-    left = values[low]
-    right = values[torch.minimum(low.add_(1), last)]
-    return (right - left).mul_(at).add_(left)
+    out = values.new_empty(len(values) * factor)
+    for low_row, high_row, begin, end in _parts(offsets, len(values), max(1, room(values) // factor)):
+        own = offsets[low_row : high_row + 1]
+        row = rows_of(own * factor, (end - begin) * factor)
+        first = own[row]
+        last = own[row + 1] - 1
+        at = (torch.arange(begin * factor, end * factor, device=values.device) - first * factor).double()
+        at *= 1.0 / factor
+        low = torch.minimum(at.ceil().long(), last - first).sub_(1).clamp_(min=0)
+        at -= low
+        low += first
+        left = values[low]
+        right = values[torch.minimum(low.add_(1), last)]
+        torch.add((right - left).mul_(at), left, out=out[begin * factor : end * factor])
+    return out
 
 
 # ----------------------------------------------------------------------------------------------------------------- runs
@@ -146,8 +165,8 @@ def find_runs(
     """Runs above every threshold: row, slot, start, stop, multiplicity, as `_kernels.sequences.find_runs` lists them.
 
     `thresholds` (R, M) rises along each row, or is one row (1, M) for all; `slots` is of the same shape.  O(M C) for C
-    steps at which the number of thresholds that are passed changes; memory is bounded by `CHUNK`, but for what a single
-    row needs.
+    steps at which the number of thresholds that are passed changes; memory is bounded by chunks of rows, but for what a
+    single row needs.
     """
     level = _levels(values, offsets, thresholds, inclusive, positive, skip_lone_first)
     count, rows = thresholds.shape[1], len(offsets) - 1
@@ -157,20 +176,10 @@ def find_runs(
     steps[places + 1] = level.int()
     change = torch.nonzero(steps[1:] != steps[:-1])[:, 0]
     ends = torch.searchsorted(change, starts)  # the changes of row r are ends[r] : ends[r + 1]
-    cuts, most = [0, rows], 16 * room(values)  # entries of a table of levels, which takes some bytes for each
-    if count * len(change) > most:
-        most, cuts, sizes = most // count, [0], ends.tolist()
-        for r in range(rows):
-            if sizes[r + 1] - sizes[cuts[-1]] > most and r > cuts[-1]:
-                cuts.append(r)
-        cuts.append(rows)
-    parts = []
-    for low, high in pairwise(cuts):
-        own = slice(0, len(change)) if len(cuts) == 2 else slice(sizes[low], sizes[high])
-        at = change[own]
-        row, *found = _matched(
-            steps[at + 1], ends[low : high + 1] - own.start, slots if len(slots) == 1 else slots[low:high], once
-        )
+    parts = []  # a table of levels takes some bytes for each entry
+    for low, high, begin, end in _parts(ends, len(change), max(1, room(values) // max(1, count))):
+        at, mine = change[begin:end], slots if len(slots) == 1 else slots[low:high]
+        row, *found = _matched(steps[at + 1], ends[low : high + 1] - begin, mine, once)
         row = row + low
         slot, start, stop, multiplicity = found
         start, stop = (at[place] - starts[row] for place in (start, stop))
@@ -276,7 +285,7 @@ def _margins(length: Tensor, scale: float, power: float) -> Tensor:
 
 def score_runs(
     full: Tensor,
-    rest: Tensor,
+    rest: Tensor | None,
     offsets: Tensor,
     own: Tensor,
     own_offsets: Tensor,
@@ -294,11 +303,14 @@ def score_runs(
     fixed: bool,
     outer_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """Inner and outer-inner-contrast scores of runs, as `_kernels.sequences.score_runs` gives them."""
+    """Inner and outer-inner-contrast scores of runs, as `_kernels.sequences.score_runs` gives them.
+
+    `rest` is None where nothing but `own` lies outside.
+    """
     if not len(row):
         return torch.zeros_like(start), torch.zeros_like(start)
     inside = prefix(full, offsets)
-    outside = prefix(rest, offsets) if own_weight != 0.0 else inside
+    outside = inside if rest is full else None if rest is None else prefix(rest, offsets)
     first, length = offsets[row], offsets[row + 1] - offsets[row]
     margin = _margins(stop - start, scale, power)
     if layout == SYMMETRIC:
@@ -306,8 +318,10 @@ def score_runs(
         last, begin = e, e
         left, right = (s - margin).clamp(min=0.0), torch.minimum(length.double(), e + margin)
         within = _area(inside, full, first, row, e) - _area(inside, full, first, row, s)
-        around = _area(outside, rest, first, row, s) - _area(outside, rest, first, row, left)
-        around = around + (_area(outside, rest, first, row, right) - _area(outside, rest, first, row, e))
+        around = torch.zeros_like(start)
+        if rest is not None and outside is not None:
+            around = _area(outside, rest, first, row, s) - _area(outside, rest, first, row, left)
+            around += _area(outside, rest, first, row, right) - _area(outside, rest, first, row, e)
     else:  # long() cuts towards zero, so the left margin is rounded up and the right one down
         whole_s, whole_e = start.long(), stop.long()
         reach = torch.minimum(margin, length + 1.0)
@@ -321,8 +335,10 @@ def score_runs(
         whole_right = torch.maximum(whole_begin, whole_right)
         zero = first + row
         within = inside[zero + whole_last] - inside[zero + whole_s]
-        around = outside[zero + whole_s] - outside[zero + whole_left]
-        around = around + (outside[zero + whole_right] - outside[zero + whole_begin])
+        around = torch.zeros_like(start)
+        if outside is not None:
+            around = outside[zero + whole_s] - outside[zero + whole_left]
+            around += outside[zero + whole_right] - outside[zero + whole_begin]
         s, last, left, begin, right = (x.double() for x in (whole_s, whole_last, whole_left, whole_begin, whole_right))
     inner = torch.zeros_like(start)
     filled = last > s

@@ -238,7 +238,7 @@ class PostProcessor:
         margin = rule.margin or Margin()
         inner, scores = _sequences.score_runs(
             full.values,
-            full.values if rest is None else rest,
+            rest,
             full.offsets,
             own.values,
             own.offsets,
@@ -330,7 +330,7 @@ class _Given:
     """Maps, scores, lengths and timing of a batch; numbers per video are on the host."""
 
     device: torch.device
-    maps: dict[str, _Map]
+    maps: dict[str, Any]
     scores: Tensor | None
     lengths: Int
     proposals: Segments | None
@@ -385,8 +385,7 @@ class _Given:
             )
         if proposals is not None and proposals.num_videos != count:
             raise ValueError(f"`proposals` must be of {count} videos, got {proposals.num_videos}")
-        flat = {name: _flat(value, name) for name, value in named.items()}
-        return cls(device, flat, None if scores is None else scores.detach(), lengths, proposals)
+        return cls(device, named, None if scores is None else scores.detach(), lengths, proposals)
 
     def timed(self, seconds_per_snippet: Any, duration: Any, warp: Any, video_ids: Any = ()) -> _Given:
         """The same with timing and names."""
@@ -415,9 +414,7 @@ class _Given:
 
     def map_of(self, name: str, index: int) -> Tensor:
         """One map of one video."""
-        one = self.maps[name]
-        first = int(one.first[index])
-        return one.values[first : first + int(self.lengths[index])]
+        return self.maps[name][index].detach()[: int(self.lengths[index])]
 
     def videos(self) -> list[Video]:
         """The videos of the core, under their names or positions."""
@@ -449,15 +446,6 @@ def _sizes(value: Any, name: str) -> Int:
     return np.array([len(one) for one in value], np.int64)
 
 
-def _flat(value: Any, name: str) -> _Map:
-    """A map of all videos without the batch dimension."""
-    sizes = _sizes(value, name)
-    first = np.cumsum(sizes) - sizes
-    if isinstance(value, Tensor):
-        return _Map(value.detach().flatten(0, 1), first)
-    return _Map(torch.cat([one.detach() for one in value]) if len(value) else torch.empty(0), first)
-
-
 # --------------------------------------------------------------------------------------------------- signals of a batch
 
 
@@ -479,14 +467,26 @@ class _Kind(NamedTuple):
     row: Tensor
 
 
+def _flat(value: Any) -> _Map:
+    """A map of all videos without the batch dimension."""
+    if isinstance(value, Tensor):
+        return _Map(value.detach().flatten(0, 1), np.arange(len(value)) * value.shape[1])
+    sizes = np.array([len(one) for one in value])
+    return _Map(torch.cat([one.detach() for one in value]), np.cumsum(sizes) - sizes)
+
+
 class _Batch:
     """The maps of a batch as a pipeline names them; `_signals.Batch` for tensors of one shape."""
 
     def __init__(self, given: _Given, pipeline: Pipeline) -> None:
         self.given = given
         self.names = {name: map_name(given.maps, name) for name in pipeline.map_names()}
+        read = {*self.names.values()}
+        if given.scores is None and pipeline.video_scores is not None:
+            read |= {map_name(given.maps, name) for name in pipeline.video_scores.map.split("*")}
+        self.flat = {name: _flat(given.maps[name]) for name in read}
         # a video without snippets says which maps tell classes apart, and where each has its action classes
-        shapes = {name: np.empty((0, *one.values.shape[1:])) for name, one in given.maps.items()}
+        shapes = {name: np.empty((0, *one.values.shape[1:])) for name, one in self.flat.items()}
         scores = {} if given.scores is None else {"video": np.zeros(given.scores.shape[1])}
         self.shape = Searched(Video("", shapes, scores), pipeline, tuple(self.names))
         self._suspects: list[tuple[str, bool, Tensor]] = []
@@ -518,7 +518,7 @@ class _Batch:
     def _top_means(self, rule: Any) -> Tensor:
         """`_signals._top_mean` of all videos."""
         given = self.given
-        maps = {name: given.maps[name] for name in (map_name(given.maps, part) for part in rule.map.split("*"))}
+        maps = {name: self.flat[name] for name in (map_name(given.maps, part) for part in rule.map.split("*"))}
         width = max(one.values.shape[1] if one.values.ndim == 2 else 1 for one in maps.values())
         lengths = given.put(given.lengths)
         best = np.maximum(1, given.lengths // rule.ratio)
@@ -570,7 +570,7 @@ class _Batch:
         key = (signal, factor)
         if key not in self._made:
             names = [part for name, _ in signal.mix for part in name.split("*")]
-            tells = any(self.given.maps[self.names[name]].values.ndim == 2 for name in names)
+            tells = any(self.flat[self.names[name]].values.ndim == 2 for name in names)
             offsets = self._offsets[tells]
             values = _sequences.normalized(self._blend(signal, tells), offsets, signal.normalize, signal.clip)
             if factor > 1:
@@ -600,7 +600,7 @@ class _Batch:
         """One map, read once: the searched classes of each video, or one row that they share."""
         key = (name, tells)
         if key not in self._maps:
-            values, first = self.given.maps[self.names[name]]
+            values, first = self.flat[self.names[name]]
             kind, width = self.kinds[tells], 1
             begin = first[kind.video]
             if values.ndim == 2:
@@ -641,10 +641,10 @@ class _Batch:
         rule = bank.score
         full = self.signal(rule.signal or bank.signal, bank.upsample)
         if not rule.zero_below:
-            return full, None, 0.0
+            return full, full.values, 0.0
         weight, others = outer_mix(bank)
         if not others:
-            return full, torch.zeros_like(full.values), weight
+            return full, None, weight
         rest = self.signal(replace(rule.signal or bank.signal, mix=others), bank.upsample)
         values = rest.values
         if rest.shared and not full.shared:
