@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -25,6 +26,7 @@ myst_heading_anchors = 3
 
 default_role = "py:obj"  # `nms` in a docstring is a link where there is something to link to
 autosummary_generate = False
+autodoc_mock_imports = [name for name in ("torch", "triton") if find_spec(name) is None]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {"ArrayLike": "ArrayLike", "NDArray": "NDArray", "Float": "Float", "Int": "Int"}

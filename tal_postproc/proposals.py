@@ -176,9 +176,9 @@ def upsample_tcam(tcam: ArrayLike, factor: int) -> Float:
     """
     array = _checks.as_map(tcam, "tcam")
     factor = _checks.as_count(factor, "factor", at_least=1)
-    columns = Columns.stacked([_checks.as_columns(_as_tcam(array), None, "tcam")])
-    fine = upsampled(columns, factor).values
-    return fine if array.ndim == 1 else np.ascontiguousarray(fine.reshape(array.shape[1], -1).T)
+    rows = _checks.as_columns(_as_tcam(array), None, "tcam")
+    fine = upsampled(Columns.stacked([rows]), factor).values.reshape(len(rows), len(array) * factor)
+    return np.array(fine[0] if array.ndim == 1 else fine.T, order="C")
 
 
 def extract_proposals(

@@ -202,6 +202,8 @@ def test_api_pages_show_every_public_name():
     missing = [name for name in {*public_names(), *tal_postproc.__all__} if name not in shown]
     assert not missing
     for name in shown:
+        if name.startswith("torch.") and importlib.util.find_spec("torch") is None:
+            continue
         find(name) if "." not in name else importlib.import_module(f"tal_postproc.{name.split('.')[0]}")
 
 

@@ -169,6 +169,13 @@ def test_upsampling_equals_the_oracle(rng):
                 # to the bit with SciPy up to 1.17, to the last bit since
                 assert_allclose(fine[:, c], line(np.arange(0, t, 1 / 24)), rtol=0, atol=1e-15)
     assert_array_equal(upsample_tcam([1.0, 2.0], 1), [1.0, 2.0])
+    for nothing in (np.empty(0), np.empty((0, 3)), np.empty((6, 0))):
+        assert upsample_tcam(nothing, 2).shape == (2 * len(nothing), *nothing.shape[1:])
+
+
+@pytest.mark.parametrize("x", [np.ones(3), np.ones((3, 1)), np.ones((1, 3))])
+def test_the_upsampled_map_is_memory_of_its_own(x):
+    assert not np.shares_memory(upsample_tcam(x, 1), x)
 
 
 def test_published_proposals_and_scores_of_gaufuse(golden):

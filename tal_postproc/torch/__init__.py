@@ -1,6 +1,6 @@
 """`tal_postproc` for tensors: the same names, on the CPU through the NumPy core, on a GPU in batches.
 
-``import tal_postproc.torch as tpt``; what runs where is told in docs/howto/devices.md.
+``import tal_postproc.torch as tpt``; docs/api/torch.md lists it all.
 """
 
 try:

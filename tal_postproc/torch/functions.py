@@ -339,7 +339,8 @@ def fuse_segments(
     if values is not None:  # the core's numbers with the history of ours, which differ in the last digits
         graph = {name: getattr(fused, name) - getattr(fused, name).detach() for name in ("segments", "scores")}
         fused = replace(values, **{name: getattr(values, name) + zero for name, zero in graph.items()})
-    return fused.to(dtype=dtype)
+    spreads = {name: getattr(fused, name).detach() for name in ("effective_size", "start_std", "end_std")}
+    return replace(fused, **spreads).to(dtype=dtype)
 
 
 def _fuse_on_device(
@@ -480,8 +481,8 @@ def upsample_tcam(tcam: Tensor, factor: int) -> Tensor:
     given = Inputs(array.device)
     values, offsets = _as_columns(given, array)
     given.settle()
-    fine = _sequences.upsample(values, offsets, times).reshape(array.shape[1], -1).T.contiguous()
-    return fine[:, 0] if tcam.ndim == 1 else fine
+    fine = _sequences.upsample(values, offsets, times) if times > 1 else values.clone()
+    return fine if tcam.ndim == 1 else fine.reshape(array.shape[1], len(array) * times).T.contiguous()
 
 
 @_twin_of(_proposals.segments_to_seconds)
