@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _lp, _threads
 from ._checks import Float, Int
@@ -391,23 +391,7 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
     offsets = _kernels.find_components(group, bounds)
     home = group[offsets[:-1]]  # of every component: video and class
     upper = np.inf if rule.upper_bound is None else rule.upper_bound
-    how = rule.normalization == "mean", upper, rule.selection == "min_norm"
-    limit = _DENSE_ROWS if rule.solver == "auto" else 0
-    solver, numbers, certified, owner, pieces, levels = _kernels.solve_components(
-        bounds, scores, offsets, *how, limit, *_NOT_GIVEN
-    )
-    left = np.flatnonzero(solver == _kernels.OPEN)
-    if len(left):
-        sizes = offsets[left + 1] - offsets[left]
-        own = np.concatenate(([0], np.cumsum(sizes)))
-        chosen = np.arange(own[-1]) + np.repeat(offsets[left] - own[:-1], sizes)
-        part = bounds[chosen], scores[chosen], own
-        answer = _by_highs(*part, home[left], *how[:2])
-        solver[left], numbers[left], certified[left], *places = _kernels.solve_components(
-            *part, *how, len(scores), *answer
-        )
-        places[0] = left[places[0]]
-        owner, pieces, levels = (np.concatenate(pair) for pair in zip((owner, pieces, levels), places))
+    solver, numbers, certified, owner, pieces, levels = _settle(bounds, scores, offsets, home, rule)
 
     largest = np.maximum.reduceat(np.abs(scores), offsets[:-1]) if len(scores) else scores
     met = numbers[:, 0] <= _kernels.FEASIBLE * largest
@@ -450,6 +434,29 @@ def _solve(rows: _Rows, rule: LinPro, background: str = "none", first_video: int
             )
         )
     return found
+
+
+def _settle(bounds: Int, scores: Float, offsets: Int, home: Int, rule: LinPro) -> tuple[NDArray[Any], ...]:
+    """What `_kernels.solve_components` returns, for all components: those it leaves open are solved by HiGHS.
+
+    `home` is the system of every component, a class of a video; they rise.
+    """
+    upper = np.inf if rule.upper_bound is None else rule.upper_bound
+    how = rule.normalization == "mean", upper, rule.selection == "min_norm"
+    limit = _DENSE_ROWS if rule.solver == "auto" else 0
+    solver, numbers, certified, *places = _kernels.solve_components(bounds, scores, offsets, *how, limit, *_NOT_GIVEN)
+    left = np.flatnonzero(solver == _kernels.OPEN)
+    if len(left):
+        sizes = offsets[left + 1] - offsets[left]
+        own = np.concatenate(([0], np.cumsum(sizes)))
+        chosen = np.arange(own[-1]) + np.repeat(offsets[left] - own[:-1], sizes)
+        part = bounds[chosen], scores[chosen], own
+        answer = _by_highs(*part, home[left], *how[:2])
+        solver[left], numbers[left], certified[left], owner, *more = _kernels.solve_components(
+            *part, *how, len(scores), *answer
+        )
+        places = [np.concatenate(pair) for pair in zip(places, (left[owner], *more))]
+    return solver, numbers, certified, *places
 
 
 def _by_highs(
