@@ -56,7 +56,7 @@ FLOORS = {
     "torch._simplex": 4.1,
     "torch._triton": 4.1,
     "torch.functions": 4.2,
-    "torch.linpro": 4.2,
+    "torch.linpro": 4.3,
     "torch.pipeline": 4.4,
     "torch": 4.9,  # its public list
     "cli": 6,

@@ -35,6 +35,8 @@ from .functions import (
     upsample_tcam,
     weighted_segment_fusion,
 )
+from .pipeline import PostProcessor
+from .linpro import linpro_label_map, linpro_label_maps, linpro_labels
 from .types import EnsembledSegments, FusedSegments, LinProLabelMap, LinProLabels, Segments
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "FusedSegments",
     "LinProLabelMap",
     "LinProLabels",
+    "PostProcessor",
     "Segments",
     "average_recall",
     "backend",
@@ -52,6 +55,9 @@ __all__ = [
     "fuse_segments",
     "gaussian_label_map",
     "hard_label_map",
+    "linpro_label_map",
+    "linpro_label_maps",
+    "linpro_labels",
     "mean_average_precision",
     "nms",
     "oic_scores",

@@ -139,7 +139,11 @@ def _until_done(step: Step, fixed: Sequence[Tensor], moving: Sequence[Tensor], r
             if 2 * len(left) <= len(done):
                 for whole, part in zip(found, moving):
                     whole[..., own] = part
-                own, fixed, moving = own[left], [part[..., left] for part in fixed], [part[..., left] for part in moving]
+                own, fixed, moving = (
+                    own[left],
+                    [part[..., left] for part in fixed],
+                    [part[..., left] for part in moving],
+                )
                 if not len(left):
                     return found
     for whole, part in zip(found, moving):
