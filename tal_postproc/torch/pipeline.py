@@ -130,12 +130,7 @@ class PostProcessor:
         """
         given = _Given.of(self.pipeline, self._core._main_map, tcam, video_scores, lengths, maps, attention, proposals)
         given = given.timed(seconds_per_snippet, duration, warp, video_ids)
-        if works_on(given.device) == "core":
-            found = CoreSegments.concatenate(self._core.process(given.videos()))
-            found = found.replace(video_ids=given.ids)
-            return Segments.from_numpy(found, given.device) if on_device else found
-        on = self._detect(given)
-        return on if on_device else _to_host(on)
+        return self._found(given, on_device)
 
     def labels(
         self,
@@ -170,11 +165,7 @@ class PostProcessor:
             *(given.pop(name, None) for name in ("lengths", "maps", "attention", "proposals")),
         )
         read = read.timed(*(given.pop(name, None) for name in ("seconds_per_snippet", "duration", "warp")), **given)
-        if works_on(read.device) == "core":
-            found = CoreSegments.concatenate(self._core.process(read.videos()))
-            on = Segments.from_numpy(found, read.device)
-        else:
-            on = self._detect(read)
+        on = self._found(read, True)
         segments = on.segments
         if on.unit == "second":
             if any(read.warps) or np.isnan(read.steps).any():
@@ -193,6 +184,18 @@ class PostProcessor:
         )
 
     # ------------------------------------------------------------------------------------------- a batch, step by step
+
+    def _found(self, given: _Given, on_device: bool) -> Any:
+        """Detections of a batch, by whom `backend` says."""
+        if not len(given.lengths):
+            seconds = any(isinstance(stage, Seconds) for stage in self.pipeline.stages)
+            found = CoreSegments.empty("second" if seconds else "snippet", ())
+        elif works_on(given.device) == "core":
+            found = CoreSegments.concatenate(self._core.process(given.videos())).replace(video_ids=given.ids)
+        else:
+            on = self._detect(given)
+            return on if on_device else _to_host(on)
+        return Segments.from_numpy(found, given.device) if on_device else found
 
     def _detect(self, given: _Given) -> Segments:
         """Detections of a batch, on its device."""
@@ -364,6 +367,8 @@ class _Given:
                     )
                 if one is not None and one.is_complex():
                     raise TypeError(f"`{name}` must hold real numbers, got dtype {one.dtype}")
+        if not named and proposals is None:
+            raise TypeError("`tcam`, `maps` or `proposals` must be given, got none of them")
         device, _ = result_kind(list(named.values()), scores, proposals)
         if isinstance(tcam, Tensor) and tcam.ndim < 3:  # one video
             named = {name: value[None] for name, value in named.items()}
