@@ -1,8 +1,10 @@
 """Triton kernels for what is sequential within a group: soft-NMS and greedy picks, one group per program.
 
-A program holds the rows of its group in registers, so groups are limited to the largest of `BLOCKS`; larger ones go to
-`_batched`.  Everything is float64 and compared with the arithmetic of the NumPy core; nothing is added up, so no result
-depends on the size of a block.  Only `exp` may differ from the core's, by an ulp.
+A program holds the rows of its group in registers, so groups are limited to the largest of `BLOCKS`.  Picks in larger
+ones are found by `_batched`.  Soft-NMS of larger ones is left to the NumPy core, all of them in one trip: its cost
+follows the overlaps, while `_batched` starts several kernels for every pick.  Everything is float64 and compared with
+the arithmetic of the core; nothing is added up, so no result depends on the size of a block.  Only `exp` may differ
+from the core's, by an ulp.
 
 On the CPU the kernels run in Triton's interpreter, for tests: set TRITON_INTERPRET=1 before the import.
 """
@@ -18,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .._kernels import windows as _windows
 from . import _batched, _ragged
 
 # Rows of a block: few sizes, because each is compiled for its own, once per machine.
@@ -60,7 +63,9 @@ def soft_nms_groups(
                 _soft_nms[(len(groups),)](*arrays, METHOD=method, BLOCK=block, **_launch(block))
             continue
         places, some = _ranges(offsets[groups], offsets[groups + 1])
-        rows, decayed, bounds = _batched.soft_nms_groups(segments, scores, order[places], some, method, *options)
+        given = (tensor.cpu().numpy() for tensor in (segments, scores, order[places], some))
+        found = _windows.soft_nms_groups(*given, method, *options)
+        rows, decayed, bounds = (torch.from_numpy(array).to(order.device) for array in found)
         counts[groups] = bounds.diff()
         places, _ = _ranges(offsets[groups], offsets[groups] + counts[groups])
         keep[places], new_scores[places] = rows, decayed
