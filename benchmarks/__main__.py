@@ -11,6 +11,7 @@ from . import (
     bench_chain,
     bench_evaluation,
     bench_fleet,
+    bench_gpu,
     bench_growth,
     bench_jobs,
     bench_labels,
@@ -31,6 +32,7 @@ MODULES = (
     bench_memory,
     bench_start,
     bench_fleet,
+    bench_gpu,
 )
 BENCHMARKS = {module.NAME: module for module in MODULES}
 CLONES = {

@@ -19,6 +19,7 @@ from benchmarks import __main__ as command
 from benchmarks import (
     bench_chain,
     bench_evaluation,
+    bench_gpu,
     bench_growth,
     bench_jobs,
     bench_labels,
@@ -67,6 +68,26 @@ def test_evaluation_compares_and_times_everybody():
     assert 200 < int(many.job.split(", ")[1].split()[0]) <= 300  # without the classes that the ground truth lacks
     assert (many.goal, many.reached) == ("below 2 s", True)
     assert {row.job for row in report.rows if row.who == "ours"} >= {"activitynet", "wtalc", "mmaction"}
+
+
+def test_batches_of_tensors_are_compared_and_timed():
+    torch = pytest.importorskip("torch")
+    report = bench_gpu.run(**bench_gpu.QUICK)
+    for job in ("THUMOS-like, TCAM to detections", "THUMOS-like, TCAM to labels", "THUMOS-like, instances to labels"):
+        rows = {row.who: row for row in report.rows if row.job == job}
+        batched = rows[f"batched on {'cuda' if torch.cuda.is_available() else 'cpu'}"]
+        assert int(batched.agreement.split()[0]) > 20
+        assert 0 < rows[bench_gpu.FLOOR].median < rows[bench_gpu.CORE].median
+    assert {"torch loop", bench_gpu.CORE} <= {row.who for row in report.rows if row.job == "NMS in one group"}
+    assert {row.job for row in report.rows if row.goal} == set(bench_gpu.GOALS)
+    kept = np.arange(3)
+    with pytest.raises(common.Disagreement, match="2 other rows than the 3"):
+        bench_gpu._equal_rows(kept, torch.arange(2), "another")
+
+
+def test_without_torch_nothing_is_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert bench_gpu.run(**bench_gpu.QUICK).skipped == {"everything": "not installed (pip install torch)"}
 
 
 def test_memory_is_measured_in_fresh_processes(monkeypatch):

@@ -95,7 +95,8 @@ def _blocks(offsets: Tensor) -> list[tuple[int, Tensor]]:
     if not offsets.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"Triton kernels need CUDA tensors, got tensors on {offsets.device}")
     found = _ragged.buckets(offsets[1:] - offsets[:-1], (*BLOCKS, 2**62))
-    return [(next((block for block in BLOCKS if block >= largest), 0), groups) for largest, groups in found]
+    # cloned: a part of a tensor may not be aligned, and a kernel would be compiled once more for that
+    return [(next((block for block in BLOCKS if block >= largest), 0), groups.clone()) for largest, groups in found]
 
 
 def _launch(block: int) -> dict[str, Any]:
