@@ -18,25 +18,27 @@ from .functions import (
     extract_proposals,
     filter_ambiguous,
     fuse_segments,
-    gaussian_label_map,
-    hard_label_map,
     mean_average_precision,
     nms,
     oic_scores,
     pseudo_label_quality,
-    score_label_map,
     segment_voting,
     segments_to_seconds,
-    smooth_label_map,
     soft_nms,
     tiou_matrix,
-    tri_state_label_map,
-    two_threshold_label_map,
     upsample_tcam,
     weighted_segment_fusion,
 )
-from .pipeline import PostProcessor
+from .labels import (
+    gaussian_label_map,
+    hard_label_map,
+    score_label_map,
+    smooth_label_map,
+    tri_state_label_map,
+    two_threshold_label_map,
+)
 from .linpro import linpro_label_map, linpro_label_maps, linpro_labels
+from .pipeline import PostProcessor
 from .types import EnsembledSegments, FusedSegments, LinProLabelMap, LinProLabels, Segments
 
 __all__ = [
