@@ -27,7 +27,8 @@ from .types import FusedSegments, as_array
 
 Columns = Any  # start, end and length, one after the other: a tensor or a tuple
 
-BLOCK = 32  # best rows of a group that are settled together at first; more where most of them open a cluster
+BLOCK = 32  # best rows of a group that are settled together, a multiple of 8; more where they hardly overlap
+FEW = 8  # groups of up to so many rows are settled row by row
 TILE = 4096  # voters whose votes are added at once
 PATIENCE = 16  # rounds on a GPU between two looks at how far the groups are; each look waits for the device
 TIE = 1e-12  # as in the core
@@ -75,18 +76,35 @@ def _heads(
     owner = torch.arange(n + 1, device=order.device)  # the last one takes what is written for padding
 
     def hits(rows: Tensor, heads: Tensor) -> Tensor:
-        """(groups, rows, heads): which heads overlap which rows enough."""
-        overlap = _overlap(heads[..., None, :], rows[..., :, None], candidate, length_offset)
+        """Which heads overlap which rows enough."""
+        overlap = _overlap(heads, rows, candidate, length_offset)
         return overlap >= threshold if inclusive else overlap > threshold
 
     for width, groups in buckets(offsets[1:] - offsets[:-1], WIDTHS):
         for part in chunks(groups, width * min(width, BLOCK)) if width > 1 else ():
-            places, real = padded(offsets[part], offsets[part + 1], _in_words(width))
+            places, real = padded(offsets[part], offsets[part + 1], width if width <= FEW else _in_words(width))
+            if width <= FEW:
+                _take_in_turn(places, real, columns, hits, owner)
+                continue
             block = BLOCK
             while places.numel():
                 places, real, block = _take(places, real, block, columns, hits, owner)
     owner = owner[:n]
     return torch.nonzero(owner == torch.arange(n, device=order.device)).flatten(), owner
+
+
+def _take_in_turn(
+    places: Tensor, real: Tensor, columns: Tensor, hits: Callable[[Tensor, Tensor], Tensor], owner: Tensor
+) -> None:
+    """Settle all rows of groups of a few, one row of every group after the other."""
+    places = places.T.contiguous()  # neighbours in memory are of different groups: there are many
+    rows = torch.where(real.T, columns[:, places], math.nan)
+    head = places.clone()
+    for i in range(len(places) - 1):
+        gets = hits(rows[:, i + 1 :], rows[:, i : i + 1])
+        gets &= (head[i] == places[i]) & (head[i + 1 :] == places[i + 1 :])  # of a head, by one that has none yet
+        head[i + 1 :] = torch.where(gets, places[i], head[i + 1 :])
+    _write(owner, places, head, real.T)
 
 
 def _take(
@@ -104,7 +122,7 @@ def _take(
     block = min(block, places.shape[1])
     best, best_places, best_real = rows[..., :block], places[:, :block], real[:, :block]
     before = torch.ones(block, block, dtype=torch.bool, device=places.device).tril(-1)
-    inside = hits(best, best) & before
+    inside = hits(best[..., :, None], best[..., None, :]) & before
     keep = _settle(inside, best_real)
     found, head = _first(inside & keep[:, None, :])
     _write(owner, best_places, best_places.gather(1, head), found & best_real)
@@ -117,7 +135,9 @@ def _take(
     kept, at = kept[:, :most].bool(), at[:, :most]
     heads = torch.where(kept, best.gather(2, at.expand(3, -1, -1)), math.nan)
     tiles = rows.split(max(1, room(places) // (len(places) * most)), -1)
-    found, head = (torch.cat(parts, 1) for parts in zip(*(_first(hits(tile, heads)) for tile in tiles)))
+    found, head = (
+        torch.cat(parts, 1) for parts in zip(*(_first(hits(tile[..., :, None], heads[..., None, :])) for tile in tiles))
+    )
     _write(owner, places, best_places.gather(1, at).gather(1, head), found & real)
     left = real & ~found
     counts = left.sum(1)
@@ -129,8 +149,8 @@ def _take(
 
 
 def _in_words(width: int) -> int:
-    """The width at which the flags of a row fill words of eight, where there are that many."""
-    return width if width < 8 else -width % 8 + width
+    """The width at which the flags of a row fill words of eight."""
+    return -width % 8 + width
 
 
 def _overlap(head: Columns, row: Columns, candidate: bool, length_offset: float) -> Tensor:
@@ -154,10 +174,8 @@ def _settle(hits: Tensor, real: Tensor) -> Tensor:
 
 
 def _any_of(hits: Tensor, keep: Tensor) -> Tensor:
-    """For every row, whether one that is kept hits it; eight flags are one word where they fill it."""
-    if hits.shape[-1] % 8 == 0:
-        hits, keep = hits.view(torch.int64), keep.contiguous().view(torch.int64)
-    return (hits & keep[:, None, :]).any(-1)
+    """For every row, whether one that is kept hits it; eight flags are one word."""
+    return (hits.view(torch.int64) & keep.contiguous().view(torch.int64)[:, None, :]).any(-1)
 
 
 def _first(hits: Tensor) -> tuple[Tensor, Tensor]:

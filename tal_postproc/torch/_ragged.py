@@ -75,13 +75,15 @@ def padded(first: Tensor, stop: Tensor, width: int) -> tuple[Tensor, Tensor]:
 def for_groups(offsets: Tensor, matrices: int, work: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """(…, groups): what `work` makes of the padded positions of some groups, none of them empty, and which are real.
 
-    `work` holds about so many `matrices` of float64 at a time, and returns one column per group.
+    `work` holds about so many `matrices` of float64 at a time, and returns one column per group.  The positions lie in
+    memory with those of different groups side by side, so that thousands of tiny groups cost no more than a large one.
     """
     columns, done = [], []
     sizes = offsets[1:] - offsets[:-1]
     for width, groups in buckets(sizes, LINEAR) or [(1, sizes)]:
         for part in chunks(groups, matrices * width):
-            columns.append(work(*padded(offsets[part], offsets[part + 1], width)))
+            place, real = padded(offsets[part], offsets[part + 1], width)
+            columns.append(work(place.T.contiguous().T, real.T.contiguous().T))
             done.append(part)
     where = torch.empty_like(sizes)
     where[torch.cat(done)] = torch.arange(len(where), device=where.device)
