@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -207,6 +208,9 @@ def test_one_video_is_a_batch_of_one(rng, backend):
         short = process(tcam, scores, attention=attention, seconds_per_snippet=0.5, lengths=20)
         cut = replace(video, maps={"cas": video.maps["cas"][:20], "attention": video.maps["attention"][:20]})
         assert_same(short, replace(tpp.PostProcessor.from_preset("cola")(cut), video_ids=()))
+        warp = np.array([0.0, 5.0, 30.0]), np.array([1.0, 4.0, 25.0])
+        bent = process(tcam, scores, attention=attention, seconds_per_snippet=0.5, warp=warp)
+        assert_same(bent, replace(tpp.PostProcessor.from_preset("cola")(replace(video, warp=warp)), video_ids=()))
 
 
 @pytest.mark.parametrize("backend", ["core", "batched"])
@@ -261,6 +265,35 @@ def test_the_same_bytes_however_memory_is_cut(rng, monkeypatch):
                 patch.setitem(_ragged.CHUNK_BYTES, "cpu", 64)
                 assert_same(process(**as_lists(videos)), expected, 0)
         assert_same(Segments.concatenate(alone), expected, 0)
+
+
+@pytest.mark.parametrize("backend", ["core", "batched"])
+@pytest.mark.parametrize("name", ["gaufuse", "gaufuse_paper", "cola"])
+def test_labels_are_those_of_the_core(rng, backend, name):
+    videos = some_videos(rng, scale=1.0 if name == "cola" else 0.06)
+    pipeline = presets.for_labels(name)
+    rule = dataclasses.asdict(pipeline.labels)
+    known = [rng.random(5) < 0.7 for _ in videos]
+    lengths = [video.num_snippets for video in videos]
+    found = Segments.concatenate(tpp.PostProcessor(pipeline).process(videos, 1))
+    if found.unit == "second":
+        found = found.to_snippets([video.seconds_per_snippet for video in videos])
+    expected = tpp.linpro_label_maps(found, lengths, 5, known_labels=known, background="last", **rule)
+    assert sum(one.labels.any() for one in expected) > 2
+    process = tpt.PostProcessor(pipeline)
+    with tpt.backend(backend):
+        for given in (as_padded(videos), as_lists(videos)):
+            labels, report = process.labels(**given, num_classes=5, known_labels=known, background="last")
+            width = given["maps"]["cas"].shape[1] if "lengths" in given else max(lengths)
+            assert labels.shape == (len(videos), width, 6)
+            for row, length, one in zip(labels, lengths, expected):
+                assert_allclose(row[:length].numpy(), one.labels, rtol=0, atol=1e-9)
+                assert not row[length:].any()
+            assert_allclose(report.objective.numpy(), [one.objective for one in expected], rtol=0, atol=1e-9)
+        if name == "cola":
+            warped = as_lists(videos) | {"warp": [([0.0, 1.0], [0.0, 2.0])] * len(videos)}
+            with pytest.raises(ValueError, match="instances in seconds need `seconds_per_snippet`, and no `warp`"):
+                process.labels(**warped, num_classes=5)
 
 
 @pytest.mark.parametrize("backend", ["core", "batched"])

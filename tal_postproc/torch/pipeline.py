@@ -39,6 +39,7 @@ from ..types import Video
 from . import _batched, _sequences
 from ._bridge import has_triton, result_kind, works_on
 from ._ragged import LINEAR, buckets, chunks, group_offsets, offsets_of, padded, score_order
+from .linpro import Background, LabelReport, label_maps
 from .types import Segments, as_array
 
 __all__ = ["PostProcessor"]
@@ -61,7 +62,7 @@ class PostProcessor:
     Examples
     --------
     >>> tcam = torch.tensor([[0.0, 0.1], [0.9, 0.1], [0.8, 0.1], [0.9, 0.1], [0.0, 0.1], [0.0, 0.1]])
-    >>> process = tal_postproc.torch.PostProcessor.from_preset("rskp")
+    >>> process = PostProcessor.from_preset("rskp")
     >>> found = process(torch.stack([tcam, tcam]), torch.tensor([[0.9, 0.05]]).expand(2, 2), lengths=[6, 4])
     >>> found.segments.tolist(), found.offsets.tolist()
     ([[1.0, 5.0], [1.0, 5.0]], [0, 1, 2])
@@ -128,8 +129,19 @@ class PostProcessor:
         ValueError
             As `tal_postproc.PostProcessor`; a video without an id is called by its position.
         """
-        given = _Given.of(self.pipeline, self._core._main_map, tcam, video_scores, lengths, maps, attention, proposals)
-        given = given.timed(seconds_per_snippet, duration, warp, video_ids)
+        given = _Given.of(
+            self._core._main_map,
+            tcam,
+            video_scores,
+            lengths=lengths,
+            maps=maps,
+            attention=attention,
+            seconds_per_snippet=seconds_per_snippet,
+            duration=duration,
+            warp=warp,
+            video_ids=video_ids,
+            proposals=proposals,
+        )
         return self._found(given, on_device)
 
     def labels(
@@ -139,39 +151,47 @@ class PostProcessor:
         *,
         num_classes: int,
         known_labels: Any = None,
-        background: str = "none",
+        background: Background = "none",
         **given: Any,
-    ) -> Any:
+    ) -> tuple[Tensor, LabelReport]:
         """LinPro labels of a batch of videos, made of its detections without leaving the device.
 
         Parameters
         ----------
         tcam, video_scores, **given
-            As for a call.  The pipeline is that of `presets.for_labels`; its `labels` say how.
+            As for a call.
         num_classes, known_labels, background
             As for `linpro_label_maps`.
 
         Returns
         -------
-        (B, T, K) tensor of float64, 0 beyond the length of a video, and the report of `linpro.label_maps`
-        """
-        from .linpro import label_maps
+        labels : (B, T, K) tensor of float64
+            0 beyond the length of a video.
+        report : LabelReport
+            What is proven of them, as fields of (B, K) tensors.
 
-        read = _Given.of(
-            self.pipeline,
-            self._core._main_map,
-            tcam,
-            video_scores,
-            *(given.pop(name, None) for name in ("lengths", "maps", "attention", "proposals")),
-        )
-        read = read.timed(*(given.pop(name, None) for name in ("seconds_per_snippet", "duration", "warp")), **given)
+        Raises
+        ------
+        ValueError
+            As a call, and if instances in seconds cannot become snippets again.
+
+        Examples
+        --------
+        >>> from tal_postproc import presets
+        >>> process = PostProcessor(presets.for_labels("two_stream"))
+        >>> tcam = torch.tensor([[[0.0], [0.5], [0.5], [0.5], [0.0], [0.0]]])
+        >>> labels, report = process.labels(tcam, torch.tensor([[0.9]]), num_classes=1)
+        >>> labels[0, :, 0].round(decimals=2).tolist(), report.uncertified.tolist()
+        ([0.0, 0.68, 0.68, 0.68, 0.0, 0.0], [0])
+        """
+        read = _Given.of(self._core._main_map, tcam, video_scores, **given)
         on = self._found(read, True)
         segments = on.segments
         if on.unit == "second":
             if any(read.warps) or np.isnan(read.steps).any():
                 raise ValueError("instances in seconds need `seconds_per_snippet`, and no `warp`, to become labels")
             segments = segments / read.put(read.steps)[on.video_index][:, None]
-        return label_maps(
+        labels, report = label_maps(
             segments,
             on.labels,
             on.scores,
@@ -182,6 +202,9 @@ class PostProcessor:
             known_labels=known_labels,
             background=background,
         )
+        length = max((one.shape[1] for one in read.maps.values() if isinstance(one, Tensor)), default=0)
+        beyond = max(0, length - labels.shape[1])
+        return torch.nn.functional.pad(labels, (0, 0, 0, beyond)), report
 
     # ------------------------------------------------------------------------------------------- a batch, step by step
 
@@ -337,22 +360,26 @@ class _Given:
     scores: Tensor | None
     lengths: Int
     proposals: Segments | None
-    steps: Float = None  # type: ignore[assignment]
-    durations: Float = None  # type: ignore[assignment]
-    warps: tuple[Any, ...] = ()
-    ids: tuple[str, ...] = ()
+    steps: Float  # seconds per snippet, NaN where they are not known; so are durations
+    durations: Float
+    warps: tuple[Any, ...]
+    ids: tuple[str, ...]
 
     @classmethod
     def of(
         cls,
-        pipeline: Pipeline,
         main_map: str,
         tcam: Any,
         scores: Any,
-        lengths: Any,
-        maps: Any,
-        attention: Any,
-        proposals: Any,
+        *,
+        lengths: Any = None,
+        maps: Any = None,
+        attention: Any = None,
+        seconds_per_snippet: Any = None,
+        duration: Any = None,
+        warp: Any = None,
+        video_ids: Any = (),
+        proposals: Any = None,
     ) -> _Given:
         """The arguments of a call, their shapes checked."""
         named = {} if tcam is None else {main_map: tcam}
@@ -374,6 +401,7 @@ class _Given:
             named = {name: value[None] for name, value in named.items()}
             scores = None if scores is None else scores[None]
             lengths = None if lengths is None else [lengths]
+            warp = None if warp is None else [warp]
         sizes = {name: _sizes(value, name) for name, value in named.items()}
         count = len(next(iter(sizes.values()))) if sizes else (0 if proposals is None else proposals.num_videos)
         if lengths is None:
@@ -390,11 +418,6 @@ class _Given:
             )
         if proposals is not None and proposals.num_videos != count:
             raise ValueError(f"`proposals` must be of {count} videos, got {proposals.num_videos}")
-        return cls(device, named, None if scores is None else scores.detach(), lengths, proposals)
-
-    def timed(self, seconds_per_snippet: Any, duration: Any, warp: Any, video_ids: Any = ()) -> _Given:
-        """The same with timing and names."""
-        count = len(self.lengths)
         numbers = []
         for value, name in ((seconds_per_snippet, "seconds_per_snippet"), (duration, "duration")):
             array = as_array(value) if isinstance(value, Tensor) else np.nan if value is None else value
@@ -407,7 +430,8 @@ class _Given:
         ids = tuple(map(str, video_ids))
         if ids and (len(ids) != count or len(set(ids)) != count):
             raise ValueError(f"`video_ids` must name {count} videos, all differently, got {len(ids)}")
-        return replace(self, steps=numbers[0], durations=numbers[1], warps=warps, ids=ids)
+        scores = None if scores is None else scores.detach()
+        return cls(device, named, scores, lengths, proposals, numbers[0], numbers[1], warps, ids)
 
     def put(self, array: Any) -> Tensor:
         """An array of the host on the device."""
