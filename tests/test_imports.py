@@ -54,8 +54,9 @@ FLOORS = {
     "torch._batched": 4.1,
     "torch._sequences": 4.1,
     "torch._simplex": 4.1,
-    "torch._triton": 4.1,
+    "torch._triton": 4.15,
     "torch.functions": 4.2,
+    "torch.labels": 4.25,
     "torch.linpro": 4.3,
     "torch.pipeline": 4.4,
     "torch": 4.9,  # its public list

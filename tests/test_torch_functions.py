@@ -281,21 +281,83 @@ def test_seconds_equal_the_core(place, rows, duration, warped):
     assert_array_equal(found.cpu().numpy(), tpp.segments_to_seconds(rows[0], 0.64, duration=duration, warp=warp))
 
 
-def test_labels_and_evaluation_are_those_of_the_core(place):
-    arrays = [[1.0, 4.0], [2.0, 6.0]], [0, 1], [0.8, 0.5]
-    core = tpp.Segments(*arrays, columns={"start_std": [1.0, 0.0], "end_std": [0.0, 0.0]})
+@FEW
+@given(
+    rows=segment_sets(groups=3, scores=st.integers(-2, 8).map(lambda k: k / 8)),
+    length=st.integers(12, 20),
+    known=st.sampled_from([None, [1], [True, False, True], []]),
+    width=st.sampled_from([0.25, 1.0]),
+    weighted=st.booleans(),
+    spread=st.sampled_from([0.0, 1.0, 2.5]),
+    least=st.sampled_from([None, 0.25]),
+)
+def test_label_maps_equal_the_core(place, rows, length, known, width, weighted, spread, least):
+    segments, scores, labels = rows
+    spreads = {"start_std": np.abs(segments[:, 0]) / 4, "end_std": scores**2}
+    core = tpp.Segments(segments, labels, scores, columns=spreads)
     mine = tpt.Segments.from_numpy(core, place)
-    for name in ("hard_label_map", "score_label_map", "gaussian_label_map", "tri_state_label_map"):
-        same(getattr(tpt, name)(mine, 8, 2), getattr(tpp, name)(core, 8, 2))
-    tcam = np.array([[0.75, 0.1], [0.05, 0.0], [0.5, 0.4]])
-    same(tpt.smooth_label_map(tensors(place, tcam)[0]), tpp.smooth_label_map(tcam))
-    same(tpt.two_threshold_label_map(tensors(place, tcam)[0]), tpp.two_threshold_label_map(tcam))
+    if (segments[:, 1] < 0).any() or (segments[:, 0] > length).any():
+        with pytest.raises(ValueError, match="must touch the video") as expected:
+            tpp.hard_label_map(core, length, 3)
+        with pytest.raises(ValueError, match="must touch the video") as found:
+            tpt.hard_label_map(mine, length, 3)
+        assert str(found.value) == str(expected.value)
+        return
+    expected = [
+        tpp.hard_label_map(core, length, 3, known_labels=known),
+        tpp.score_label_map(core, length, 3, known_labels=known),
+        tpp.gaussian_label_map(core, length, 3, known_labels=known, width=width, weighted=weighted),
+        tpp.tri_state_label_map(core, length, 3, known_labels=known, spread=spread, min_score=least),
+        tpp.tri_state_label_map(core, length, 3, start_std=np.ones(len(core))),
+    ]
+    found = [
+        tpt.hard_label_map(mine, length, 3, known_labels=known),
+        tpt.score_label_map(mine, length, 3, known_labels=known),
+        tpt.gaussian_label_map(mine, length, 3, known_labels=known, width=width, weighted=weighted),
+        tpt.tri_state_label_map(mine, length, 3, known_labels=known, spread=spread, min_score=least),
+        tpt.tri_state_label_map(mine, length, 3, start_std=torch.ones(len(core), device=place)),
+    ]
+    same(tuple(found), tuple(expected))
+
+
+@FEW
+@given(
+    tcam=tcams(),
+    options=st.sampled_from(
+        [
+            {"action_threshold": 0.5, "background_threshold": 0.25},
+            {"action_threshold": 0.5, "background_threshold": 0.25, "background": "first"},
+            {"action_threshold": 0.5, "background_threshold": 0.25, "background": "last", "background_rule": "own"},
+            {"action_threshold": 0.25, "known_labels": []},
+        ]
+    ),
+    kernel=st.sampled_from([(0.075, 0.85, 0.075), (0.0, 1.0, 2.0), (1.0,), (1.0, 2.0, 4.0, 0.0, 0.5)]),
+)
+def test_labels_of_activations_equal_the_core(place, tcam, options, kernel):
+    (x,) = tensors(place, tcam)
+    same(tpt.two_threshold_label_map(x, **options), tpp.two_threshold_label_map(tcam, **options))
+    same(tpt.smooth_label_map(x, kernel=kernel), tpp.smooth_label_map(tcam, kernel=kernel))
+    same(tpt.smooth_label_map(x[:, 0]), tpp.smooth_label_map(tcam[:, 0]))
+
+
+def test_labels_without_snippets_or_instances(place):
+    one, none = tpp.Segments([[0.0, 0.0]]), tpp.Segments(np.empty((0, 2)))
+    for core, shape in ((one, (0, 1)), (none, (4, 2)), (none, (0, 0)), (one, (1, 1))):
+        mine = tpt.Segments.from_numpy(core, place)
+        for name in ("hard_label_map", "score_label_map", "gaussian_label_map"):
+            same(getattr(tpt, name)(mine, *shape), getattr(tpp, name)(core, *shape))
+
+
+def test_evaluation_is_that_of_the_core(place):
+    core = tpp.Segments([[1.0, 4.0], [2.0, 6.0]], [0, 1], [0.8, 0.5])
+    mine = tpt.Segments.from_numpy(core, place)
     same(tpt.filter_ambiguous(mine, mine), tpp.filter_ambiguous(core, core))
     assert tpt.mean_average_precision(mine, mine).average == 1.0
     flat = {"segments": mine.segments, "labels": mine.labels, "scores": mine.scores, "video": ["a", "a"]}
     assert tpt.mean_average_precision(flat, flat).average == 1.0
     assert tpt.average_recall(mine, mine).area == tpp.average_recall(core, core).area
-    assert tpt.classification_map(*tensors(place, tcam, tcam > 0.3)).average == 1.0
+    scores = torch.tensor([[0.75, 0.1], [0.05, 0.5]], device=place)
+    assert tpt.classification_map(scores, scores > 0.3).average == 1.0
     assert tpt.pseudo_label_quality(tpt.hard_label_map(mine, 8, 2), mine).precision == 1.0
 
 
@@ -484,10 +546,14 @@ def test_values_with_a_gradient_are_those_without(place):
 
 def test_signatures_are_those_of_the_core():
     for name in tpp._checks.TENSOR_TWINS & set(tpt.__all__):
-        mine, theirs = getattr(tpt, name), getattr(tpp, name)
-        if inspect.isfunction(mine):
-            ours, core = (inspect.signature(one).parameters.values() for one in (mine, theirs))
-            assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in core], name
+        if inspect.isfunction(getattr(tpt, name)):
+            ours, core = (
+                [(p.name, p.kind, p.default) for p in inspect.signature(getattr(module, name)).parameters.values()]
+                for module in (tpt, tpp)
+            )
+            if ours[-1][1] is inspect.Parameter.VAR_KEYWORD:  # handed on by name
+                ours, core = ours[:-1], core[: len(ours) - 1]
+            assert ours == core, name
 
 
 NAN = float("nan")
@@ -532,6 +598,10 @@ NAN = float("nan")
         ("upsample_tcam", {"factor": 0}),
         ("segments_to_seconds", {"seconds_per_snippet": 0.0}),
         ("tiou_matrix", {"b": [[1.0, 0.0]]}),
+        ("smooth_label_map", {"kernel": [0.5, 0.5]}),
+        ("smooth_label_map", {"labels": [0.5, NAN]}),
+        ("two_threshold_label_map", {"background_rule": "own"}),
+        ("two_threshold_label_map", {"tcam": [0.5]}),
     ],
 )
 def test_errors_are_those_of_the_core(place, name, change):
@@ -551,8 +621,10 @@ def test_errors_are_those_of_the_core(place, name, change):
         "upsample_tcam": {"tcam": [0.5]},
         "segments_to_seconds": {"segments": rows["segments"]},
         "tiou_matrix": {"a": rows["segments"]},
+        "smooth_label_map": {"labels": [0.5, 0.25]},
+        "two_threshold_label_map": {"tcam": [[0.5]]},
     }[name] | change
-    small = ("thresholds", "classes", "model_weights", "gate")
+    small = ("thresholds", "classes", "model_weights", "gate", "kernel")
 
     def placed(key, value):
         if key in small or not isinstance(value, list):
@@ -600,6 +672,7 @@ def test_the_backend_is_the_one_that_was_asked_for(monkeypatch):
     assert _bridge.works_on(torch.device("cpu")) == "core"
     assert _bridge.works_on(torch.device("cuda")) == ("triton" if _bridge.has_triton() else "batched")
     assert _bridge.works_on(torch.device("xpu")) == "batched"
+    assert _bridge.works_on(torch.device("mps")) == "core"
 
 
 def test_segments_go_to_numpy_and_back():

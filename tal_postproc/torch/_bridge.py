@@ -25,9 +25,10 @@ _CHOSEN: ContextVar[str] = ContextVar("tal_postproc_torch_backend", default="aut
 def backend(name: Literal["auto", "core", "batched", "triton"]) -> Iterator[None]:
     """Who does the work of the functions of `tal_postproc.torch` within a ``with`` block of this thread or task.
 
-    ``"auto"`` is the default: tensors on the CPU go to the NumPy core, those on another device to Triton kernels where
-    there are such, and to batched torch operations where not.  ``"core"`` copies tensors of a device to the CPU and the
-    result back; ``"batched"`` works on any device; ``"triton"`` takes a kernel wherever there is one.
+    ``"auto"`` is the default: tensors on the CPU, or on MPS, which knows no float64, go to the NumPy core, those on
+    another device to Triton kernels where there are such, and to batched torch operations where not.  ``"core"`` copies
+    tensors of a device to the CPU and the result back; ``"batched"`` works on any device; ``"triton"`` takes a kernel
+    wherever there is one.
 
     >>> from tal_postproc.torch import nms
     >>> rows, scores = torch.tensor([[0.0, 10.0], [1.0, 10.0]]), torch.tensor([0.8, 0.9])
@@ -54,7 +55,7 @@ def works_on(device: torch.device) -> Literal["core", "batched", "triton"]:
     name: Any = _CHOSEN.get()
     if name != "auto":
         return name
-    if device.type == "cpu":
+    if device.type in ("cpu", "mps"):  # Apple's GPUs know no float64
         return "core"
     return "triton" if device.type == "cuda" and has_triton() else "batched"
 

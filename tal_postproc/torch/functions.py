@@ -1,4 +1,4 @@
-"""The functions of `tal_postproc`, for tensors: what the NumPy core does itself, and what is done on the device.
+"""Functions of `tal_postproc` for tensors: what the NumPy core does itself, and what is done on the device.
 
 A function here has the body for a device.  What it does not understand it leaves to the core, which does it or says
 what is wrong; tensors on the CPU go there at once.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import wraps
-from inspect import signature
+from inspect import Signature, signature
 from types import ModuleType
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
@@ -22,7 +22,6 @@ from .. import evaluation as _evaluation
 from .. import fusion as _fusion
 from .. import overlap as _overlap
 from .. import proposals as _proposals
-from .. import pseudo_labels as _labels
 from .. import suppression as _suppression
 from . import _batched, _sequences
 from ._bridge import DoubtError, Inputs, has_triton, require_tensors, result_kind, through_core, works_on
@@ -36,20 +35,14 @@ __all__ = [
     "extract_proposals",
     "filter_ambiguous",
     "fuse_segments",
-    "gaussian_label_map",
-    "hard_label_map",
     "mean_average_precision",
     "nms",
     "oic_scores",
     "pseudo_label_quality",
-    "score_label_map",
     "segment_voting",
     "segments_to_seconds",
-    "smooth_label_map",
     "soft_nms",
     "tiou_matrix",
-    "tri_state_label_map",
-    "two_threshold_label_map",
     "upsample_tcam",
     "weighted_segment_fusion",
 ]
@@ -69,7 +62,7 @@ def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype=dtype)
 
 
-def _twin_of(core: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def twin_of(core: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make the body for a device the twin of a function of the core."""
 
     def decorate(on_device: Callable[P, R]) -> Callable[P, R]:
@@ -99,7 +92,8 @@ def _hosted(core: Callable[P, Any], what: str) -> Callable[P, Any]:
 
     call.__name__ = call.__qualname__ = core.__name__
     call.__doc__ = f"As `tal_postproc.{core.__name__}`, for tensors. {what}"
-    call.__signature__ = signature(core)  # type: ignore[attr-defined]
+    bare = [one.replace(annotation=one.empty) for one in signature(core).parameters.values()]  # those are for arrays
+    call.__signature__ = Signature(bare)  # type: ignore[attr-defined]
     return call
 
 
@@ -128,7 +122,7 @@ def _best_first(scores: Tensor, rows: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------- segments
-@_twin_of(_overlap.tiou_matrix)
+@twin_of(_overlap.tiou_matrix)
 def tiou_matrix(
     a: Tensor, b: Tensor, *, overlap: Overlap = "iou", length_offset: float = 0.0, area_eps: float = 0.0
 ) -> Tensor:
@@ -146,7 +140,7 @@ def tiou_matrix(
     return torch.where(overlaps > 0.0, overlaps, 0.0)
 
 
-@_twin_of(_suppression.nms)
+@twin_of(_suppression.nms)
 def nms(
     segments: Tensor,
     scores: Tensor,
@@ -193,7 +187,7 @@ def batched_nms(segments: Tensor, scores: Tensor, idxs: Tensor, tiou_threshold: 
     return nms(segments, scores, tiou_threshold=tiou_threshold, idxs=idxs)
 
 
-@_twin_of(_suppression.soft_nms)
+@twin_of(_suppression.soft_nms)
 def soft_nms(
     segments: Tensor,
     scores: Tensor,
@@ -241,7 +235,7 @@ def soft_nms(
     return keep, new_scores
 
 
-@_twin_of(_suppression.segment_voting)
+@twin_of(_suppression.segment_voting)
 def segment_voting(
     kept_segments: Tensor,
     segments: Tensor,
@@ -329,9 +323,9 @@ def fuse_segments(
     )
     values = None
     if works_on(device) == "core":
-        values = through_core(_fusion.fuse_segments, device, torch.float64, (), options)
         if not differentiable:
-            return values.to(dtype=dtype)
+            return cast(FusedSegments, through_core(_fusion.fuse_segments, device, dtype, (), options))
+        values = through_core(_fusion.fuse_segments, device, torch.float64, (), options)
     try:
         fused = _fuse_on_device(device, **options)
     except DoubtError:
@@ -386,7 +380,7 @@ def _fuse_on_device(
     return FusedSegments(assignment=place[fused.assignment], **sorted_fields)
 
 
-@_twin_of(_fusion.weighted_segment_fusion)
+@twin_of(_fusion.weighted_segment_fusion)
 def weighted_segment_fusion(
     segments_list: Sequence[Tensor],
     scores_list: Sequence[Tensor],
@@ -469,7 +463,7 @@ def _as_tcam(tcam: Any) -> Tensor:
     return tcam[:, None] if tcam.ndim == 1 else tcam
 
 
-@_twin_of(_proposals.upsample_tcam)
+@twin_of(_proposals.upsample_tcam)
 def upsample_tcam(tcam: Tensor, factor: int) -> Tensor:
     """As `tal_postproc.upsample_tcam`, for tensors.
 
@@ -485,7 +479,7 @@ def upsample_tcam(tcam: Tensor, factor: int) -> Tensor:
     return fine if tcam.ndim == 1 else fine.reshape(array.shape[1], len(array) * times).T.contiguous()
 
 
-@_twin_of(_proposals.segments_to_seconds)
+@twin_of(_proposals.segments_to_seconds)
 def segments_to_seconds(
     segments: Tensor,
     seconds_per_snippet: float,
@@ -509,7 +503,7 @@ def segments_to_seconds(
     return seconds
 
 
-@_twin_of(_proposals.extract_proposals)
+@twin_of(_proposals.extract_proposals)
 def extract_proposals(
     tcam: Tensor,
     thresholds: Any,
@@ -576,7 +570,7 @@ def extract_proposals(
     return Segments(segments, labels[row], inner, columns=columns)
 
 
-@_twin_of(_proposals.oic_scores)
+@twin_of(_proposals.oic_scores)
 def oic_scores(
     tcam: Tensor,
     segments: Tensor | Segments,
@@ -669,16 +663,7 @@ def _score(
     )
 
 
-# --------------------------------------------------------------------------------------------- labels, evaluation
-_MAP = "The instances are `tal_postproc.torch.Segments`; the core makes the map, whatever the device."
-
-hard_label_map = _hosted(_labels.hard_label_map, _MAP)
-score_label_map = _hosted(_labels.score_label_map, _MAP)
-gaussian_label_map = _hosted(_labels.gaussian_label_map, _MAP)
-tri_state_label_map = _hosted(_labels.tri_state_label_map, _MAP + " Codes are int8.")
-smooth_label_map = _hosted(_labels.smooth_label_map, "The core does it, whatever the device.")
-two_threshold_label_map = _hosted(_labels.two_threshold_label_map, "The core does it, whatever the device.")
-
+# ----------------------------------------------------------------------------------------------------- evaluation
 _RESULT = "The result is that of the core, with NumPy arrays."
 mean_average_precision = _hosted(_evaluation.mean_average_precision, _RESULT)
 average_recall = _hosted(_evaluation.average_recall, _RESULT)
