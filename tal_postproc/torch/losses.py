@@ -253,7 +253,7 @@ def softmax_binary_cross_entropy(logits: Tensor, labels: Any, *, reduction: Redu
         raise ValueError(f"`logits` needs 2 classes at least, got shape {tuple(logits.shape)}")
     log_prob = logits.log_softmax(-1)
     # Only the largest probability can be near 1, and what it lacks is the sum of the others.
-    best = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.argmax(-1, keepdim=True), True)
+    best = logits.argmax(-1, keepdim=True) == torch.arange(logits.shape[-1], device=logits.device)
     rest = log_prob.masked_fill(best, -torch.inf).logsumexp(-1, keepdim=True)
     log_not = torch.where(best, rest, torch.log1p(-log_prob.masked_fill(best, -1.0).exp()))
     return _reduce(-(labels * log_prob + (1.0 - labels) * log_not).mean(-1), reduction)
