@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +261,9 @@ def test_targets_of_the_refresher_go_straight_in():
     logits = leaf(np.zeros((3, 2)), torch.float32)
     losses.pseudo_label_loss(logits, bank.targets("v"), min_log_prob=-10.0, reduction="sum").backward()
     assert logits.grad.tolist() == [[0.125, -0.125], [0.125, -0.125], [0.0, 0.0]]
+
+
+def test_the_page_of_tensors_shows_every_loss():
+    page = (Path(__file__).parents[1] / "docs" / "api" / "torch.md").read_text(encoding="utf-8")
+    shown = re.findall(r"auto(?:function|class):: tal_postproc\.torch\.losses\.(\w+)", page)
+    assert sorted(shown) == sorted(losses.__all__)
