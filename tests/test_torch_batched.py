@@ -425,6 +425,7 @@ def test_a_hundred_thousand_rows_beside_tiny_groups_in_little_memory():
 import resource, numpy as np, torch
 from tal_postproc._kernels import segments as kernels, windows
 from tal_postproc.torch import _batched
+torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 n = 100_000
 start = rng.uniform(0, n, n)
