@@ -698,3 +698,29 @@ def test_segments_go_to_numpy_and_back():
 def test_the_page_shows_every_name():
     page = (Path(__file__).parents[1] / "docs" / "api" / "torch.md").read_text(encoding="utf-8")
     assert not [name for name in tpt.__all__ if f" tal_postproc.torch.{name}\n" not in page]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nms", "soft_nms", "fuse_segments", "segment_voting"])
+def test_two_million_groups(place, name):
+    """One launch per bucket, not one per group."""
+    rng, count = np.random.default_rng(0), 2_000_000
+    idxs = np.concatenate((np.arange(count), rng.integers(0, count, 400_000), np.full(3000, 7)))
+    start = rng.integers(0, 40, len(idxs)) / 2
+    segments, scores = np.stack((start, start + 5), 1), rng.integers(0, 64, len(idxs)) / 64
+    x, y, z = tensors(place, segments, scores, idxs)
+    if name == "segment_voting":
+        options = {"tiou_threshold": 0.5}
+        found = tpt.segment_voting(x[:5000], x, y, kept_idxs=z[:5000], idxs=z, **options)
+        same(found, tpp.segment_voting(segments[:5000], segments, scores, kept_idxs=idxs[:5000], idxs=idxs, **options))
+        return
+    options = {
+        "nms": {"tiou_threshold": 0.5},
+        "soft_nms": {},
+        "fuse_segments": {"tiou_threshold": 0.5, "temperature": 1},
+    }
+    same(
+        getattr(tpt, name)(x, y, idxs=z, **options[name]),
+        getattr(tpp, name)(segments, scores, idxs=idxs, **options[name]),
+        atol=1e-7,
+    )

@@ -207,6 +207,8 @@ def soft_nms(
 ) -> tuple[Tensor, Tensor]:
     """As `tal_postproc.soft_nms`, for tensors: rows, and their new scores.
 
+    Exponentials of a device differ from the core's in the last digit, and so may the order of scores that agree to it.
+
     >>> rows, scores = torch.tensor([[0.0, 10.0], [0.0, 10.0], [20.0, 30.0]]), torch.tensor([0.9, 0.8, 0.5])
     >>> soft_nms(rows, scores, sigma=0.5)
     (tensor([0, 2, 1]), tensor([0.9000, 0.5000, 0.1083]))
@@ -357,7 +359,7 @@ def _fuse_on_device(
 ) -> FusedSegments:
     """`fuse_segments` in float64 on tensors of one device, with the history of its centres."""
     threshold = _checks.as_tiou_threshold(tiou_threshold, inclusive=inclusive)
-    how = _checks.as_overlap(overlap, length_offset, area_eps)
+    measure = _checks.as_overlap(overlap, length_offset, area_eps)
     template = _fusion.as_template(temperature, distribution, dof, scale, signed_denominator)
     at_equality = _checks.as_flag(inclusive, "inclusive")
     given = Inputs(device, history=True)
@@ -368,9 +370,8 @@ def _fuse_on_device(
     given.settle()
 
     order, offsets = score_order(values.detach(), groups)
-    fused, _ = _kernel("fuse_groups", device)(
-        rows, values, mass, order, offsets, overlap=(threshold, at_equality, *how), **template
-    )
+    finder, how = _kernel("cluster_groups", device), (threshold, at_equality, *measure)
+    fused, _ = _batched.fuse_groups(rows, values, mass, order, offsets, overlap=how, cluster_with=finder, **template)
     if len(offsets) == 2:
         return fused
     rank = _best_first(values.detach()[fused.picks], fused.picks)
