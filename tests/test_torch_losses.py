@@ -15,6 +15,7 @@ from .oracles import losses as oracle
 
 torch = pytest.importorskip("torch")
 losses = pytest.importorskip("tal_postproc.torch.losses")
+torch.set_num_threads(1)  # of tiny tensors
 
 T, C = 7, 4
 
@@ -65,8 +66,8 @@ def test_the_gradient_is_not_the_printed_one():
 
 def test_gradients_of_every_loss_equal_finite_differences(snippets, rng):
     logits, targets, weights, ignore = snippets
-    maps, attention = leaf(rng.normal(size=(2, 9, C))), leaf(rng.random((2, 9)))
-    late = np.arange(9) >= np.array([[9], [5]])
+    maps, attention = leaf(rng.normal(size=(2, 6, C))), leaf(rng.random((2, 6)))
+    late = np.arange(6) >= np.array([[6], [4]])
     labels = [[1, 1, 0, 0], [0, 0, 1, 0]]
     checks = [
         (lambda z: losses.pseudo_label_loss(z, targets, weights=weights, ignore=ignore), leaf(logits)),
@@ -74,15 +75,15 @@ def test_gradients_of_every_loss_equal_finite_differences(snippets, rng):
         (lambda z: losses.normalized_cross_entropy(z, labels), leaf(logits[:2])),
         (lambda z: losses.softmax_binary_cross_entropy(z, labels), leaf(logits[:2])),
         (lambda z: losses.softmax_binary_cross_entropy(z, labels), leaf([[0.0, 40.0, 0.0, 0.0], [0.0] * C])),
-        (lambda m: losses.top_mean(m, share=4, ignore=late), maps),
-        (lambda a: losses.attention_normalization_loss(a, share=4, ignore=late), attention),
+        (lambda m: losses.top_mean(m, share=2, ignore=late), maps),
+        (lambda a: losses.attention_normalization_loss(a, share=2, ignore=late), attention),
         (
             lambda m, a: losses.basnet_loss(m, 2 * m, a, [[1, 1, 0], [0, 0, 1]], share=3, ignore=late).total,
             (maps, attention),
         ),
     ]
     for function, inputs in checks:
-        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradcheck(function, inputs, check_undefined_grad=False)
 
 
 def test_descent_without_a_limit_has_no_end_and_with_one_it_has():
