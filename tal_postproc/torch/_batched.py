@@ -224,6 +224,7 @@ def soft_nms_groups(
             start, end = segments[row].unbind(-1)
             rows = torch.stack((start, end, end - start + length_offset + area_eps))
             score = torch.where(real, scores[row], -math.inf)
+            picks = []
             for turn in range(min(width, limit)):
                 if turn and turn % max(16, score.shape[1] // 4) == 0:  # leave out what was picked
                     alive = score > -math.inf
@@ -235,9 +236,7 @@ def soft_nms_groups(
                     goes &= best >= min_score
                 if _looks(turn, score) and not goes.any():
                     break
-                here = (offsets[part] + turn)[:, None]
-                _write(picked, here, row.gather(1, at), goes)
-                _write(new_scores, here, best, goes)
+                picks.append((row.gather(1, at), best, goes))
                 score.scatter_(1, at, torch.where(goes, -math.inf, best))
                 pick = torch.where(goes, rows.gather(2, at.expand(3, -1, -1)), math.nan)
                 overlap = _overlap(pick, rows, candidate, length_offset)
@@ -252,6 +251,11 @@ def soft_nms_groups(
                         decays &= overlap > gate if method == GATED else overlap >= gate
                     factor = (-overlap * overlap / sigma).exp_()
                 score = torch.where(decays, score * factor, score)
+            if picks:
+                rows_picked, decayed, goes = (torch.cat(parts, 1) for parts in zip(*picks))
+                place = offsets[part, None] + torch.arange(len(picks), device=order.device)
+                _write(picked, place, rows_picked, goes)
+                _write(new_scores, place, decayed, goes)
     taken = picked[:n] >= 0
     return picked[:n][taken], new_scores[:n][taken], offsets_of(taken.long())[offsets]
 
