@@ -109,6 +109,8 @@ def test_examples_of_pages(page, tmp_path, monkeypatch, capsys):
                 pytest.importorskip("matplotlib")
             if "pyarrow" in block.text:
                 pytest.importorskip("pyarrow")
+            if "torch" in block.text:
+                pytest.importorskip("torch")
             run_python(block, namespace, page)
             capsys.readouterr()
         elif page.name in EXECUTED_COMMANDS and commands_of(block):
