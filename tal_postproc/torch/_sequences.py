@@ -31,7 +31,8 @@ def rows_of(offsets: Tensor, total: int) -> Tensor:
 
 def _blocks(first: Tensor, stop: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Ranges of about one length: (their numbers, their positions in a padded block, and which of these are real)."""
-    for width, ranges in buckets(stop - first, LINEAR):
+    # a GPU waits for launches rather than for memory: fewer and wider blocks
+    for width, ranges in buckets(stop - first, LINEAR if first.device.type == "cpu" else LINEAR[::3]):
         for some in chunks(ranges, width):
             yield some, *padded(first[some], stop[some], width)
 
@@ -168,25 +169,36 @@ def find_runs(
     steps at which the number of thresholds that are passed changes; memory is bounded by chunks of rows, but for what a
     single row needs.
     """
-    level = _levels(values, offsets, thresholds, inclusive, positive, skip_lone_first)
-    count, rows = thresholds.shape[1], len(offsets) - 1
-    starts = offsets + torch.arange(rows + 1, device=values.device)  # every row is followed by a step of level 0
-    steps = torch.zeros(len(values) + rows + 1, dtype=torch.int32, device=values.device)
-    places = torch.arange(len(values), device=values.device) + rows_of(offsets, len(values))
-    steps[places + 1] = level.int()
-    change = torch.nonzero(steps[1:] != steps[:-1])[:, 0]
-    ends = torch.searchsorted(change, starts)  # the changes of row r are ends[r] : ends[r + 1]
-    parts = []  # a table of levels takes some bytes for each entry
-    for low, high, begin, end in _parts(ends, len(change), max(1, room(values) // max(1, count))):
-        at, mine = change[begin:end], slots if len(slots) == 1 else slots[low:high]
-        row, *found = _matched(steps[at + 1], ends[low : high + 1] - begin, mine, once)
-        row = row + low
-        slot, start, stop, multiplicity = found
-        start, stop = (at[place] - starts[row] for place in (start, stop))
-        long = torch.nonzero(stop - start >= min_length)[:, 0]
-        parts.append([one[long] for one in (row, slot, start.double(), stop.double(), multiplicity)])
+    parts = []
+    for low, high, begin, end in _parts(offsets, len(values), room(values)):
+        own = slice(None) if len(thresholds) == 1 else slice(low, high)
+        part = values[begin:end], offsets[low : high + 1] - begin
+        level = _levels(*part, thresholds[own], inclusive, positive, skip_lone_first)
+        for row, *others in _nested_runs(level, part[1], slots[own], min_length, once):
+            parts.append((row + low, *others))
     row, slot, start, stop, multiplicity = (torch.cat(part) for part in zip(*parts))
     return row, slot, start, stop, multiplicity
+
+
+def _nested_runs(
+    level: Tensor, offsets: Tensor, slots: Tensor, min_length: int, once: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """What `find_runs` returns, of some rows after the other, given how many thresholds every value passes."""
+    count, total = slots.shape[1], len(level)
+    rows = torch.arange(len(offsets), device=level.device)
+    starts = offsets + rows  # every row is followed by a step of level 0
+    steps = level.new_zeros(total + len(rows), dtype=torch.int32)
+    steps[torch.arange(1, total + 1, device=level.device) + rows_of(offsets, total)] = level.int()
+    change = torch.nonzero(steps[1:] != steps[:-1])[:, 0]
+    ends = torch.searchsorted(change, starts)  # the changes of row r are ends[r] : ends[r + 1]
+    # a table of levels has an entry for every change and threshold
+    for low, high, begin, end in _parts(ends, len(change), max(1, room(level) // max(1, count))):
+        at, mine = change[begin:end], slots if len(slots) == 1 else slots[low:high]
+        row, slot, start, stop, multiplicity = _matched(steps[at + 1], ends[low : high + 1] - begin, mine, once)
+        row = row + low
+        start, stop = (at[place] - starts[row] for place in (start, stop))
+        long = torch.nonzero(stop - start >= min_length)[:, 0]
+        yield row[long], slot[long], start[long].double(), stop[long].double(), multiplicity[long]
 
 
 def _matched(level: Tensor, ends: Tensor, slots: Tensor, once: int) -> tuple[Tensor, ...]:
