@@ -384,7 +384,10 @@ def least_squares(programs: Programs, x: Tensor, first: Tensor, second: Tensor) 
             pinned[:, relaxed],
             y[:, relaxed],
         )
-        y[:, relaxed], pinned[:, relaxed] = soft, some * soft > _SOFT * zero
+        above = some * soft > _SOFT * zero
+        own = [one[..., relaxed] for one in (matrix, spread, caps, goal)]
+        hard = _multipliers(*own, above, soft)  # it pulls at degenerate rows, which are let go, too
+        y[:, relaxed], pinned[:, relaxed] = hard, above | (some * hard > 0.0)
     y = _multipliers(matrix, spread, caps, goal, pinned, y)
     wanted = add_up(matrix * y[:, None])
     z = torch.minimum((spread * wanted).clamp(min=0.0), caps)
