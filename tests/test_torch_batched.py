@@ -337,6 +337,15 @@ def test_a_group_does_not_depend_on_its_neighbours(rng):
     assert_array_equal(alone.effective_size, together.effective_size[part])
 
 
+@pytest.mark.parametrize("keep_first", [False, True])
+def test_the_first_pick_may_be_exempt_from_the_least_score(keep_first):
+    rows = tensors(
+        np.array([[0.0, 1.0], [2.0, 3.0], [5.0, 6.0]]), np.array([0.1, 0.2, 0.9]), np.arange(3), np.array([0, 2, 3])
+    )
+    keep, _, offsets = _batched.soft_nms_groups(*rows, 1, 0.5, 0.0, 0.0, 0.5, keep_first, False, 3, False, 0.0, 0.0)
+    assert (keep.tolist(), offsets.tolist()) == (([1, 2], [0, 1, 2]) if keep_first else ([2], [0, 0, 1]))
+
+
 def test_nothing_in_nothing_out():
     segments, scores, order, offsets = tensors(*(np.empty(s) for s in ((0, 2), 0)), np.empty(0, int), np.zeros(2, int))
     how = 0.5, False, False, 0.0, 0.0

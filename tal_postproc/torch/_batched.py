@@ -88,7 +88,7 @@ def _heads(
                 continue
             block = BLOCK
             while places.numel():
-                places, real, block = _take(places, real, block, columns, hits, owner)
+                places, real, block = _take(places, real, block, columns, hits, length_offset, owner)
     owner = owner[:n]
     return torch.nonzero(owner == torch.arange(n, device=order.device)).flatten(), owner
 
@@ -113,6 +113,7 @@ def _take(
     block: int,
     columns: Tensor,
     hits: Callable[[Tensor, Tensor], Tensor],
+    length_offset: float,
     owner: Tensor,
 ) -> tuple[Tensor, Tensor, int]:
     """Settle the best rows of every group, and give their heads what they hit of the rest; what is left, and how many
@@ -134,10 +135,12 @@ def _take(
     kept, at = torch.sort(keep.byte(), dim=1, descending=True, stable=True)
     kept, at = kept[:, :most].bool(), at[:, :most]
     heads = torch.where(kept, best.gather(2, at.expand(3, -1, -1)), math.nan)
-    tiles = rows.split(max(1, room(places) // (len(places) * most)), -1)
-    found, head = (
-        torch.cat(parts, 1) for parts in zip(*(_first(hits(tile[..., :, None], heads[..., None, :])) for tile in tiles))
-    )
+    step = max(1, room(places) // (len(places) * most))
+    if step < places.shape[1] and len(places) == 1:
+        found, head = _first_nearby(rows, heads, hits, length_offset, step)
+    else:
+        tiles = [_first(hits(tile[..., :, None], heads[..., None, :])) for tile in rows.split(step, -1)]
+        found, head = (torch.cat(parts, 1) for parts in zip(*tiles))
     _write(owner, places, best_places.gather(1, at).gather(1, head), found & real)
     left = real & ~found
     counts = left.sum(1)
@@ -146,6 +149,26 @@ def _take(
     if 2 * most > block:  # they hardly overlap: more at once, as long as they fit
         block = min(2 * block, max(BLOCK, math.isqrt(room(rest) // max(1, len(places))) // 8 * 8))
     return rest[places], real, block
+
+
+def _first_nearby(
+    rows: Tensor, heads: Tensor, hits: Callable[[Tensor, Tensor], Tensor], length_offset: float, step: int
+) -> tuple[Tensor, Tensor]:
+    """`_first` for the many rows of one group: `step` rows of neighbouring starts meet the heads that touch their hull.
+
+    Rounding keeps order, so what shares anything with a row does with the hull.
+    """
+    found = torch.zeros_like(rows[0], dtype=torch.bool)
+    first = torch.zeros_like(rows[0], dtype=torch.int64)
+    for at in torch.sort(rows[0, 0]).indices.split(step):
+        tile = rows[:, :, at]
+        low, high = tile[0].nan_to_num(math.inf).amin(), tile[1].nan_to_num(-math.inf).amax()  # NaN is padding
+        touch = torch.minimum(heads[1, 0], high) - torch.maximum(heads[0, 0], low) + length_offset > 0.0
+        near = torch.nonzero(touch).flatten()
+        if len(near):
+            found[:, at], which = _first(hits(tile[..., :, None], heads[..., None, near]))
+            first[:, at] = near[which]
+    return found, first
 
 
 def _in_words(width: int) -> int:
