@@ -134,7 +134,7 @@ def test_tiou_matrix_equals_oracle(place, a, b, how):
 )
 def test_soft_nms_equals_oracle(place, rows, method, options, how):
     segments, scores, idxs = rows
-    for groups, shift, raises in ((None, 0.0, False), (idxs, 0.0, False), (idxs, 0.5, True)):
+    for groups, shift, raises in ((None, 0.0, False), (idxs, 0.0, False), (idxs, 0.5, True), (None, 0.5, True)):
         mine = {**method, **options, "decay_negative": raises}
         theirs = {("threshold" if key == "tiou_threshold" else key): value for key, value in mine.items()}
         rows_, values = oracle.soft_nms(segments, scores - shift, idxs=groups, **theirs, **literal(how))
@@ -338,6 +338,13 @@ def test_labels_of_activations_equal_the_core(place, tcam, options, kernel):
     same(tpt.two_threshold_label_map(x, **options), tpp.two_threshold_label_map(tcam, **options))
     same(tpt.smooth_label_map(x, kernel=kernel), tpp.smooth_label_map(tcam, kernel=kernel))
     same(tpt.smooth_label_map(x[:, 0]), tpp.smooth_label_map(tcam[:, 0]))
+
+
+def test_negative_spreads_are_refused(place):
+    mine = tpt.Segments(torch.tensor([[1.0, 4.0]], device=place))
+    below = torch.tensor([-1.0], device=place)
+    with pytest.raises(ValueError, match=r"`end_std` must be >= 0; row 0 is -1 \(1 of 1 rows\)"):
+        tpt.tri_state_label_map(mine, 8, 1, start_std=-below, end_std=below)
 
 
 def test_labels_without_snippets_or_instances(place):
