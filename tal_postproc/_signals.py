@@ -198,7 +198,7 @@ class Batch:
         key = (signal, factor)
         if key not in self._made:
             names = [part for name, _ in signal.mix for part in name.split("*")]
-            tells = [any([one.maps[name].ndim == 2 for name in names]) for one in self.videos]
+            tells = [any(one.maps[name].ndim == 2 for name in names) for one in self.videos]
             heights = np.where(tells, self._counts, 1)
             columns = Columns(self._blend(signal, heights), _bounds(np.repeat(self._lengths, heights)))
             columns = upsampled(normalized(columns, signal.normalize, signal.clip), factor)
