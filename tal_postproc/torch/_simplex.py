@@ -385,8 +385,9 @@ def least_squares(programs: Programs, x: Tensor, first: Tensor, second: Tensor) 
             y[:, relaxed],
         )
         above = some * soft > _SOFT * zero
-        own = [one[..., relaxed] for one in (matrix, spread, caps, goal)]
-        hard = _multipliers(*own, above, soft)  # it pulls at degenerate rows, which are let go, too
+        hard = _multipliers(  # it pulls at degenerate rows, which are let go, too
+            matrix[..., relaxed], spread[:, relaxed], caps[:, relaxed], goal[:, relaxed], above, soft
+        )
         y[:, relaxed], pinned[:, relaxed] = hard, above | (some * hard > 0.0)
     y = _multipliers(matrix, spread, caps, goal, pinned, y)
     wanted = add_up(matrix * y[:, None])

@@ -53,7 +53,8 @@ def linpro_labels(segments: Tensor, scores: Tensor, num_snippets: int, **options
         length = _checks.as_count(num_snippets, "num_snippets")
         rows = torch.zeros(len(scores), dtype=torch.int64, device=device)
         offsets, lengths = torch.tensor([0, len(scores)], device=device), torch.tensor([length], device=device)
-        labels, report = _on_device(segments, rows, scores, offsets, lengths, 1, LinPro(**options), None, "none")
+        rule = LinPro(**options)
+        labels, report = _on_device(segments, rows, scores, offsets, lengths, 1, rule, None, "none", False)
         made = _maps(labels, report, [length])[0]
         return LinProLabels(
             labels=made.labels[:, 0],
@@ -174,7 +175,9 @@ def label_maps(
     """
     if works_on(segments.device) != "core":
         try:
-            return _on_device(segments, labels, scores, offsets, lengths, num_classes, rule, known_labels, background)
+            return _on_device(
+                segments, labels, scores, offsets, lengths, num_classes, rule, known_labels, background, True
+            )
         except DoubtError:
             pass
     videos = CoreSegments(as_array(segments), as_array(labels), as_array(scores), as_array(offsets))
@@ -256,16 +259,17 @@ def _of_videos(
         rule,
         known_labels,
         background,
+        False,
     )
     return _maps(*made, lengths)
 
 
 def _maps(labels: Tensor, report: LabelReport, lengths: Sequence[int]) -> list[LinProLabelMap]:
-    """One object per video; the labels are views of the batch."""
+    """One object per video, from the labels of all videos one after the other; the labels are views of those."""
     state, solved, uncertified = (one.tolist() for one in (report.state, report.solved, report.uncertified))
     return [
         LinProLabelMap(
-            labels=labels[video, :length],
+            labels=own,
             objective=report.objective[video],
             violation=report.violation[video],
             gap=report.gap[video],
@@ -273,7 +277,7 @@ def _maps(labels: Tensor, report: LabelReport, lengths: Sequence[int]) -> list[L
             solved=dict(zip(_core._SOLVERS, solved[video])),
             uncertified=uncertified[video],
         )
-        for video, length in enumerate(lengths)
+        for video, own in enumerate(labels.split(list(lengths)))
     ]
 
 
@@ -339,8 +343,12 @@ def _on_device(
     rule: LinPro,
     known_labels: Any,
     background: Background,
+    padded: bool,
 ) -> tuple[Tensor, LabelReport]:
-    """`label_maps` by batched operations; DoubtError where the core has something to say."""
+    """`label_maps` by batched operations; DoubtError where the core has something to say.
+
+    The labels are those of the videos one after the other, (snippets, columns), or `padded` as there.
+    """
     classes = _checks.as_count(num_classes, "num_classes")
     before, after = _core._padding(background)
     device, count = scores.device, len(lengths)
@@ -400,15 +408,17 @@ def _on_device(
         uncertified=torch.bincount(of_video[~sure], minlength=count),
     )
     width = before + classes + after
-    painted = torch.zeros(count * longest * width, dtype=torch.float64, device=device)
+    first = torch.arange(count, device=device) * longest if padded else offsets_of(lengths)
+    size = [count, longest, width] if padded else [int(first[-1]), width]
+    painted = torch.zeros(size, dtype=torch.float64, device=device)
     owner, pieces, levels = places
     sizes = pieces[:, 1] - pieces[:, 0]
     piece = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
     snippet = torch.arange(len(piece), device=device) - offsets_of(sizes)[piece] + pieces[piece, 0]
     system = home[owner[piece]]
-    at = (system // max(classes, 1) * longest + snippet) * width + system % max(classes, 1) + before
-    painted[at] = levels[piece]
-    return painted.reshape(count, longest, width), report
+    at = (first[system // max(classes, 1)] + snippet) * width + system % max(classes, 1) + before
+    painted.view(-1)[at] = levels[piece]
+    return painted, report
 
 
 def _by_core(
