@@ -294,22 +294,25 @@ def test_thresholds_are_met_to_the_last_bit(kind, rng):
 # --------------------------------------------------------------------------------------------- the same bits every time
 
 
-def every_function(rng: np.random.Generator, n: int = 300) -> list[Any]:
-    """What each function makes of the same rows."""
+def every_function(rng: np.random.Generator, n: int = 160) -> list[Any]:
+    """What each function makes of the same rows, which stay as they are."""
     segments, scores, idxs = some_groups(rng, "any", n, coarse=False)
     places = tensors(segments, scores, *kernels.score_order(scores, idxs))
+    given = [one.clone() for one in places]
     how = 0.3, False, False, 0.0, 0.0
     fuse = [
         _batched.fuse_groups(places[0], places[1], *places[1:], overlap=how, temperature=0.1, distribution=name)
         for name in fusion.DISTRIBUTIONS
     ]
-    return [
+    found = [
         _batched.cluster_groups(*places, *how),
         _batched.soft_nms_groups(*places, 1, 0.5, 0.3, 0.0, -np.inf, False, False, n, *how[2:]),
         _batched.vote_groups(places[0], *places[2:], *places, 0.3, True, *how[2:]),
         _batched.running_clusters(places[0], places[1].abs(), *places[2:], 0.3),
         *fuse,
     ]
+    assert all(map(torch.equal, places, given)), "an input was changed"
+    return found
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(1 << 21, 32), (1 << 10, 32), (1 << 14, 16)])
@@ -362,11 +365,9 @@ def test_nothing_in_nothing_out():
         assert_same(_batched.fuse_groups(segments, scores, *rows[1:], **options), expected, distribution)
 
 
-def test_inputs_stay_as_they_are_and_centres_have_gradients(rng):
-    arrays = some_groups(rng, "any", 50, coarse=False)
-    segments, scores, idxs = tensors(*arrays)
+def test_centres_have_gradients(rng):
+    segments, scores, idxs = tensors(*some_groups(rng, "any", 20, coarse=False))
     order, offsets = _ragged.score_order(scores, idxs)
-    every_function(rng, 40)
     options = {"overlap": (0.3, False, False, 0.0, 0.0), "temperature": 0.5}
     rows = [x.clone().requires_grad_() for x in (segments, scores, scores)]
 
@@ -374,11 +375,8 @@ def test_inputs_stay_as_they_are_and_centres_have_gradients(rng):
         fused, _ = _batched.fuse_groups(*inputs, order, offsets, **options, **more)
         return fused.segments, fused.scores
 
-    assert torch.autograd.gradcheck(centres, rows, atol=1e-6)
-    for name in ("uniform", "exponential"):
+    for name in ("gaussian", "uniform", "exponential"):
         assert torch.autograd.gradcheck(lambda *x, name=name: centres(*x, distribution=name), rows, atol=1e-6)
-    assert_array_equal(segments, arrays[0])
-    assert_array_equal(scores, arrays[1])
 
 
 def test_deterministic_algorithms_are_all_there_is(rng):
