@@ -264,6 +264,19 @@ def test_fusion_equals_the_core(kind, rng):
         assert_same(found, expected, f"{case}, {measure}", 1e-10 if "fit" in case or kind == "far away" else 1e-12)
 
 
+def test_clusters_may_come_from_elsewhere():
+    """Every row its own cluster, whatever overlaps."""
+    segments, scores, order, offsets = tensors(np.array([[0.0, 4.0]] * 3), np.ones(3), np.arange(3), np.array([0, 3]))
+    options = {"overlap": (0.5, False, False, 0.0, 0.0), "temperature": 0.1}
+
+    def alone(segments: Any, scores: Any, order: Any, offsets: Any, *how: Any) -> Any:
+        assert how == options["overlap"]
+        return order, torch.arange(4), offsets
+
+    fused, _ = _batched.fuse_groups(segments, scores, scores, order, offsets, **options, cluster_with=alone)
+    assert fused.sizes.tolist() == [1, 1, 1]
+
+
 def test_equal_members_are_exact(rng):
     """All members at one place: fused to it to the last bit, whatever their weights."""
     segments = np.repeat(rng.uniform(0, 1e6, (5, 1)) + np.array([0.1, 7.3]), 40, axis=0)

@@ -424,7 +424,8 @@ def _student(
 ) -> tuple[Tensor, Tensor]:
     """The core's locations of every column, and where a fitted scale collapsed."""
     bounds = as_array(offsets_of(real.sum(-1)))
-    columns = [tuple(map(as_array, column)) for column in zip(rising[:, real], shares[:, real], centre, spread)]
+    given = rising[:, real], shares[:, real], centre.contiguous(), spread.contiguous()
+    columns = [tuple(map(as_array, column)) for column in zip(*given)]
     found = [_centres.student_locations(values, bounds, g, mean, std, dof, fit) for values, g, mean, std in columns]
     locations, collapsed = (torch.stack([torch.from_numpy(column) for column in part]) for part in zip(*found))
     return locations.to(centre.device), collapsed.any(0).to(centre.device)
