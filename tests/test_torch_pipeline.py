@@ -138,7 +138,14 @@ SETTINGS = {
         (),
         {"classes": config.Classes(threshold=0.7, inclusive=False, fallback="argmax")},
     ),
-    "background": (BANK, (), {"background": "first"}),
+    "video scores that are met": (BANK, (), {"classes": config.Classes(threshold=0.5)}),
+    "video scores that are not passed": (BANK, (), {"classes": config.Classes(threshold=0.5, inclusive=False)}),
+    "background": (BANK, (), {"background": "first", "classes": config.Classes(threshold=0.3)}),
+    "fitted fusion": (
+        BANK,
+        (config.Fuse(threshold=0.3, temperature=0.1, distribution="student_t", dof=3.0, scale="fit"),),
+        {},
+    ),
     "soft-NMS": (BANK, (config.SoftNms(sigma=0.3, max_detections=3),), {}),
     "voting": (BANK, (config.Nms(threshold=0.1), config.Vote(threshold=0.2, times_iou=True)), {}),
     "voting of all classes": (BANK, (config.Nms(threshold=0.1), config.Vote(threshold=0.2, per_class=False)), {}),
@@ -156,12 +163,21 @@ SETTINGS = {
 def test_every_setting_does_what_it_does_in_the_core(rng, case):
     bank, stages, fields = SETTINGS[case]
     videos = some_videos(rng)
+    if "that are" in case:
+        videos = [replace(video, scores={"video": np.array([0.5, 0.75, 0.25, 0.5])}) for video in videos]
     if "seconds" in case:
         warp = np.array([0.0, 5.0, 5.0, 60.0]), np.array([1.0, 9.0, 10.0, 50.0])
         videos = [replace(video, warp=warp if i % 2 else None) for i, video in enumerate(videos)]
     other = replace(bank, thresholds=(0.2, 0.6), score=config.Score())
     for banks in ((bank,), (bank, other)):
         assert len(check(config.Pipeline(banks=banks, stages=stages, **fields), videos)) > 5
+
+
+def test_sums_of_another_device_give_the_same_rows(rng, monkeypatch):
+    monkeypatch.setattr("tal_postproc.torch._sequences._on_cpu", lambda tensor: False)
+    videos = some_videos(rng)
+    for name in ("gaufuse", "cola", "basnet", "hamnet", "two_stream"):
+        check(presets.get(name), videos)
 
 
 def test_plateaus_and_thresholds_met_exactly(rng):
@@ -309,6 +325,8 @@ def test_errors_name_what_is_wrong(backend):
             process(broken, scores, video_ids=["a", "b"])
         with pytest.raises(ValueError, match=r"video '1': `maps\['cas'\]` must lie within"):
             process(broken.double().nan_to_num(1e200), scores)
+        with pytest.raises(ValueError, match=r"video '1': `maps\['logits'\]` must be finite; snippet 4"):
+            tpt.PostProcessor.from_preset("co2net")(broken, attention=tcam[..., 0])
         with pytest.raises(ValueError, match=r"`scores\['video'\]` must be finite"):
             process(tcam, scores * torch.inf)
         with pytest.raises(ValueError, match=r"`video_scores` is needed: the pipeline searches"):

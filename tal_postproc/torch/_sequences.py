@@ -29,10 +29,14 @@ def rows_of(offsets: Tensor, total: int) -> Tensor:
     return torch.repeat_interleave(numbers, offsets.diff(), output_size=total)
 
 
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def _blocks(first: Tensor, stop: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Ranges of about one length: (their numbers, their positions in a padded block, and which of these are real)."""
     # a GPU waits for launches rather than for memory: fewer and wider blocks
-    for width, ranges in buckets(stop - first, LINEAR if first.device.type == "cpu" else LINEAR[::3]):
+    for width, ranges in buckets(stop - first, LINEAR if _on_cpu(first) else LINEAR[::3]):
         for some in chunks(ranges, width):
             yield some, *padded(first[some], stop[some], width)
 
@@ -51,14 +55,14 @@ def _parts(ends: Tensor, total: int, most: int) -> list[tuple[int, int, int, int
     return [(low, high, bounds[low], bounds[high]) for low, high in pairwise([*cuts, len(bounds) - 1])]
 
 
-def _running(block: Tensor) -> Tensor:
-    """Sums of the first 1 ... W values of every row of a (C, W) block; on the CPU one by one, as the core adds up."""
-    return block.cumsum(1) if block.device.type == "cpu" else running_sum(block)
+def _running(block: Tensor, place: Tensor) -> Tensor:
+    """Sums of the values 0 ... place of every row of a (C, W) block; on the CPU one by one, as the core adds up."""
+    return block.cumsum(1) if _on_cpu(block) else running_sum(block).gather(1, place)
 
 
 def row_sums(block: Tensor) -> Tensor:
     """Sums of the rows of a (C, W) block, whatever C is; on the CPU one by one, as the core adds up."""
-    return block.cumsum(1)[:, -1] if block.device.type == "cpu" else tree_sum(block)
+    return block.cumsum(1)[:, -1] if _on_cpu(block) else tree_sum(block)
 
 
 def prefix(values: Tensor, offsets: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ def prefix(values: Tensor, offsets: Tensor) -> Tensor:
     out = values.new_zeros(len(values) + len(offsets) - 1)
     for rows, at, real in _blocks(offsets[:-1], offsets[1:]):
         block = values[at].masked_fill_(~real, 0.0)  # so that what repeats the last position has its sum, too
-        out[at.add_(rows[:, None] + 1)] = _running(block)
+        out[at + (rows[:, None] + 1)] = _running(block, at - at[:, :1])
     return out
 
 
