@@ -140,6 +140,17 @@ SETTINGS = {
     ),
     "video scores that are met": (BANK, (), {"classes": config.Classes(threshold=0.5)}),
     "video scores that are not passed": (BANK, (), {"classes": config.Classes(threshold=0.5, inclusive=False)}),
+    **{
+        f"video scores from maps, {soft}": (
+            BANK,
+            (),
+            {
+                "video_scores": config.TopKMean(map="logits*attention", ratio=3, softmax=soft),
+                "classes": config.Classes(threshold=0.27 if soft else 0.55),
+            },
+        )
+        for soft in (True, False)
+    },
     "background": (BANK, (), {"background": "first", "classes": config.Classes(threshold=0.3)}),
     "fitted fusion": (
         BANK,
@@ -147,6 +158,21 @@ SETTINGS = {
         {},
     ),
     "soft-NMS": (BANK, (config.SoftNms(sigma=0.3, max_detections=3),), {}),
+    "soft-NMS of negative scores": (
+        replace(BANK, score=config.Score(constant=-0.5)),
+        (config.SoftNms(sigma=0.3, min_score=-0.3, decay_negative=True),),
+        {},
+    ),
+    "soft-NMS, linear, the first stays": (
+        BANK,
+        (config.SoftNms(method="linear", threshold=0.3, min_score=0.6, keep_first=True),),
+        {},
+    ),
+    "fusion of negative scores": (
+        replace(BANK, score=config.Score(constant=-0.5)),
+        (config.Fuse(threshold=0.3, temperature=0.1, signed_denominator=True),),
+        {},
+    ),
     "voting": (BANK, (config.Nms(threshold=0.1), config.Vote(threshold=0.2, times_iou=True)), {}),
     "voting of all classes": (BANK, (config.Nms(threshold=0.1), config.Vote(threshold=0.2, per_class=False)), {}),
     "fusion of scores": (BANK, (config.Fuse(threshold=0.3, temperature=0.1, weights="threshold"),), {}),
@@ -163,6 +189,8 @@ SETTINGS = {
 def test_every_setting_does_what_it_does_in_the_core(rng, case):
     bank, stages, fields = SETTINGS[case]
     videos = some_videos(rng)
+    if "from maps" in case:
+        videos = [replace(video, scores={}) for video in videos]
     if "that are" in case:
         videos = [replace(video, scores={"video": np.array([0.5, 0.75, 0.25, 0.5])}) for video in videos]
     if "seconds" in case:
