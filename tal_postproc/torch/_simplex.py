@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from .._kernels import simplex as _core
+from ._ragged import chunks
 
 MOST_ROWS = 16  # of a component that is solved here; codes of columns fit in int64 up to 39
-CHUNK_BYTES = 2**28  # of the largest tensors of a chunk, about
 _LOOK = 4  # rounds of a device between two looks at what is done, each of which waits for it
-_LARGEST_TENSORS = 4  # of a chunk that are there at once
 _ROUNDS = 60  # of Newton's method
 _RIDGE = 1e-9  # of its matrix, where that is singular
 _SOFT = 1e-6  # curvature that residuals get while it is not known which of them are above 0
@@ -468,7 +467,7 @@ def solve_components(
     while most < limit:
         most *= 2
         bucket = (small & asks & (2 * sizes > most) & (sizes <= most)).nonzero().squeeze(1)
-        for part in bucket.split(chunk_size(most)) if len(bucket) else ():
+        for part in chunks(bucket, 4 * most * most * max(most, 8)) if len(bucket) else ():
             at = low[part] + torch.arange(most, device=device)[:, None]
             at = torch.minimum(at, offsets[part + 1] - 1)
             programs, where = build(bounds[at], scores[at], sizes[part], mean, upper)
@@ -484,9 +483,3 @@ def solve_components(
     owner, start, stop, level = (torch.cat([one[i].reshape(-1) for one in found]) for i in range(4))
     kept = ((level > 0.0) & (stop > start)).nonzero().squeeze(1)
     return solver, numbers, sure, owner[kept], torch.stack((start, stop), 1)[kept], level[kept]
-
-
-def chunk_size(rows: int) -> int:
-    """Programs of so many rows that are solved at once."""
-    width = 5 * rows
-    return max(CHUNK_BYTES // (8 * _LARGEST_TENSORS * width * max(rows * rows, 2 * width)), 1)
