@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -677,7 +679,12 @@ def test_the_backend_is_the_one_that_was_asked_for(monkeypatch):
     with pytest.raises(ValueError, match="`name` must be one of 'auto', 'core', 'batched', 'triton', got 'cuda'"):
         tpt.backend("cuda").__enter__()
     assert _bridge.works_on(torch.device("cpu")) == "core"
-    assert _bridge.works_on(torch.device("cuda")) == ("triton" if _bridge.has_triton() else "batched")
+    for version, expected in (("3.4.0", "triton"), ("3.1.0", "batched"), (None, "batched")):
+        triton = None if version is None else SimpleNamespace(__version__=version)  # None: it is not installed
+        monkeypatch.setitem(sys.modules, "triton", triton)
+        _bridge.has_triton.cache_clear()
+        assert _bridge.works_on(torch.device("cuda")) == expected
+    _bridge.has_triton.cache_clear()
     assert _bridge.works_on(torch.device("xpu")) == "batched"
     assert _bridge.works_on(torch.device("mps")) == "core"
 

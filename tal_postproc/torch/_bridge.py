@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, reduce
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -46,8 +45,13 @@ def backend(name: Literal["auto", "core", "batched", "triton"]) -> Iterator[None
 
 @cache
 def has_triton() -> bool:
-    """Whether Triton is installed."""
-    return find_spec("triton") is not None
+    """Whether Triton is installed, in a version that computes in float64 as it should."""
+    try:
+        import triton
+    except ImportError:
+        return False
+    major, minor = triton.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 2)
 
 
 def works_on(device: torch.device) -> Literal["core", "batched", "triton"]:
