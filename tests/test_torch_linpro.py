@@ -23,7 +23,7 @@ from .test_linpro import NESTED, OPTIONS, PUBLISHED, SCORES, matrix, some_videos
 torch = pytest.importorskip("torch")
 import tal_postproc.torch as tpt  # noqa: E402
 from tal_postproc.torch import _ragged, _simplex  # noqa: E402
-from tal_postproc.torch.linpro import STATES, _per_group, label_maps  # noqa: E402
+from tal_postproc.torch.linpro import STATES, _in_order, _per_group, label_maps  # noqa: E402
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
@@ -196,6 +196,13 @@ def test_order_of_instances_and_chunks_change_no_bit(monkeypatch, rng, device):
             for name in ("objective", "violation", "gap"):
                 assert torch.equal(getattr(one, name), getattr(two, name)), name
             assert (one.status, one.solved, one.uncertified) == (two.status, two.solved, two.uncertified)
+
+
+def test_instances_are_brought_into_the_order_of_the_core(rng):
+    bounds, group = np.sort(rng.integers(0, 4, (500, 4)), axis=1), rng.integers(0, 3, 500)
+    scores = rng.integers(0, 3, 500) / 2
+    expected = np.lexsort((scores, *bounds.T[::-1], group))
+    assert_array_equal(_in_order(*on("cpu", bounds, scores, group), 4), expected)
 
 
 def test_a_shift_in_time_shifts_the_labels(rng):
