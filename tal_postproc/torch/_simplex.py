@@ -25,7 +25,6 @@ _LOOK = 4  # rounds of a device between two looks at what is done, each of which
 _ROUNDS = 60  # of Newton's method
 _RIDGE = 1e-9  # of its matrix, where that is singular
 _SOFT = 1e-6  # curvature that residuals get while it is not known which of them are above 0
-_KINK = 1e-9  # distance of a mass from its bounds, in units of the largest mass, that is taken for 0
 _SETTLED = 1e-12  # largest residual of the equations, in units of the largest mass
 
 Step = Callable[[Sequence[Tensor], Sequence[Tensor], int], tuple[list[Tensor], Tensor]]
@@ -309,8 +308,7 @@ def _newton_round(fixed: Sequence[Tensor], moving: Sequence[Tensor], turn: int) 
     least = torch.minimum(error, least)
     done = done | (error <= 4e-16 * unit) | (settled & ~better)
 
-    near = _KINK * unit  # at a kink either side may be taken, and so is the one that bends
-    curve = torch.where((wanted >= -near) & (wanted <= caps + near), spread, 0.0)
+    curve = torch.where((wanted >= 0.0) & (wanted <= caps), spread, 0.0)
     eye = torch.eye(len(y), dtype=torch.float64, device=y.device)[..., None]
     hessian = add_up((matrix * curve)[:, None] * matrix, 2)
     ridge = _RIDGE * hessian.diagonal(0, 0, 1).amax(1).clamp(min=1e-6)
