@@ -430,3 +430,29 @@ def test_a_wrong_least_square_is_not_certified():
         agree = ((wrong[0] - right[0]).abs().amax(0) <= 1e-9) | ~wrong[4]
         assert agree.all()
         assert (~wrong[4]).sum() > 10
+
+
+@pytest.mark.parametrize(("name", "value"), [("_SOFT", 1e3), ("_ROUNDS", 2)])
+def test_a_search_that_ends_early_or_elsewhere_is_not_certified(name, value, monkeypatch):
+    """Rows that are let go wrongly, and Newton's method cut short: what is certified is still the one right answer."""
+    refused = 0
+    for made, _, _, _ in programs(range(120), 8):
+        x, first, second = _simplex.lexicographic(made)
+        right = _simplex.finish(made, x, first, second, True)
+        with monkeypatch.context() as patch:
+            patch.setattr(_simplex, name, value)
+            found = _simplex.finish(made, x, first, second, True)
+        assert (((found[0] - right[0]).abs().amax(0) <= 1e-8) | ~found[4]).all()
+        refused += (right[4] & ~found[4]).sum()
+    assert refused > 0
+
+
+def test_multipliers_that_are_a_little_wrong(rng):
+    """Where they do not tell the optimal face, nothing is certified."""
+    for made, _, _, _ in programs(range(60), 8):
+        x, first, second = _simplex.lexicographic(made)
+        right = _simplex.finish(made, x, first, second, True)
+        for size in (1e-10, 2e-9, 1e-8):
+            noise = torch.tensor(size * rng.normal(size=second.shape)) * (made.rhs != 0)
+            found = _simplex.finish(made, x, first, second + noise, True)
+            assert (((found[0] - right[0]).abs().amax(0) < 1e-6) | ~found[4]).all()
