@@ -28,6 +28,7 @@ default_role = "py:obj"  # `nms` in a docstring is a link where there is somethi
 autosummary_generate = False
 autodoc_mock_imports = [name for name in ("torch", "triton") if find_spec(name) is None]
 autodoc_member_order = "bysource"
+suppress_warnings = ["ref.python"]  # fields say `Segments`, of which there are two: arrays and tensors
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {"ArrayLike": "ArrayLike", "NDArray": "NDArray", "Float": "Float", "Int": "Int"}
 python_maximum_signature_line_length = 90
