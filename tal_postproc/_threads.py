@@ -20,7 +20,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 CHUNK = 64  # items per task at most: milliseconds of work, where handing a task over costs some 0.05 ms
-BUDGET = 1 << 23  # bytes per task, by what the caller says an item weighs
+BUDGET = 1 << 22  # bytes per task, by what the caller says an item weighs
 
 
 def default_threads() -> int:

@@ -109,7 +109,7 @@ class PostProcessor:
     ) -> Iterator[Segments]:
         """Detections of many videos, one `Segments` each, in order.
 
-        `videos` may be any iterable; at most 128 videos, or 16 MiB of maps, are read ahead per thread.  The result is
+        `videos` may be any iterable; at most 128 videos, or 8 MiB of maps, are read ahead per thread.  The result is
         the same, byte for byte, for every number of threads.  Default: all cores, one inside a worker process.
         `progress` shows a bar on a terminal and nothing in a pipe.  What a bad video raises comes after the results
         of those before it.

@@ -204,7 +204,7 @@ class PostProcessor:
         )
         length = max((one.shape[1] for one in read.maps.values() if isinstance(one, Tensor)), default=0)
         beyond = max(0, length - labels.shape[1])
-        return torch.nn.functional.pad(labels, (0, 0, 0, beyond)), report
+        return (torch.nn.functional.pad(labels, (0, 0, 0, beyond)) if beyond else labels), report
 
     # ------------------------------------------------------------------------------------------- a batch, step by step
 
