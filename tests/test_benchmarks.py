@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -694,9 +695,14 @@ def test_a_picture_without_rows_is_an_error(tmp_path):
 
 def test_contenders_take_turns():
     calls = []
-    seconds = common.time_together({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, {"a": 3, "b": 1})
-    assert calls == ["a", "b", "a", "a"]
-    assert [len(seconds[name]) for name in "ab"] == [3, 1]
+
+    def slow():
+        calls.append("slow")
+        time.sleep(2e-3)
+
+    seconds = common.time_together({"a": lambda: calls.append("a"), "slow": slow}, {"a": 3, "slow": 2})
+    assert calls == ["a", "slow", "a", "a", "slow", "a", "a"]  # a short one once untimed, too
+    assert [len(values) for values in seconds.values()] == [3, 2]
 
 
 def test_command_runs_the_named_benchmarks(monkeypatch, capsys, tmp_path):
