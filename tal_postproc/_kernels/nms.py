@@ -229,9 +229,8 @@ def _through_ends(segments, rest, candidate, length_offset, area_eps, keep, kept
         begins[count - first + i] = segments[rest[i], 0]
     whole = np.zeros(2, np.int64)
     whole[1] = n
-    begins = begins[
-        _sorted_rows(-begins, np.arange(n), whole, n < 0, np.int64(0))
-    ]  # a literal False would compile it once more
+    no, none = n < 0, np.int64(0)  # not literals: `_sorted_rows` would be compiled once more
+    begins = begins[_sorted_rows(-begins, np.arange(n), whole, no, none)]
     tree = np.full(n + 1, -1)
     entered = first
     i = 0
