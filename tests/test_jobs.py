@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, tcams, ca
 
 
 def test_ctrl_c_ends_processes_cleanly(tmp_path):
-    formats.write_tcams(tmp_path / "t.npz", synthetic.make_videos(150, seed=4))
+    formats.write_tcams(tmp_path / "t.npz", synthetic.make_videos(1500, seed=4))
     arguments = ["detect", tmp_path / "t.npz", "--preset", "rskp", "--shard-videos", 1, "-o", tmp_path / "o"]
     running = subprocess.Popen(
         command_of([*arguments, "--processes", 2]),
@@ -249,18 +249,18 @@ def test_ctrl_c_ends_processes_cleanly(tmp_path):
         text=True,
         start_new_session=True,
     )
-    with running:
+    with running:  # more shards than it makes while this process is late to look
         wait_for(lambda: len(list(tmp_path.glob("o.shards/shard-*"))) >= 3 or running.poll() is not None)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: the workers, too
         _, errors = running.communicate()
     assert running.returncode == 130
     assert errors.count("\n") == 1
-    assert "of 150 shards are finished in" in errors
+    assert "of 1500 shards are finished in" in errors
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of children")
 def test_a_process_that_dies_is_one_line(tmp_path):
-    formats.write_tcams(tmp_path / "t.npz", synthetic.make_videos(150, seed=4))
+    formats.write_tcams(tmp_path / "t.npz", synthetic.make_videos(1500, seed=4))
     arguments = ["detect", tmp_path / "t.npz", "--preset", "rskp", "--shard-videos", 1, "-o", tmp_path / "o"]
     running = subprocess.Popen(
         command_of([*arguments, "--processes", 2]), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
