@@ -43,7 +43,7 @@ def test_examples_of_docstrings(name):
     if name.endswith("._triton"):
         pytest.importorskip("triton")
     module = importlib.import_module(name)
-    if name.endswith(".plotting"):
+    if ".plotting" in name:
         pytest.importorskip("matplotlib")
     if name.endswith(".distributed"):
         pytest.importorskip("pyarrow")

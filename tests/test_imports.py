@@ -34,6 +34,8 @@ FLOORS = {
     "linpro": 2,
     "evaluation": 2,
     "pseudo_labels": 2,
+    "refinement": 2,
+    "bootstrap": 2.1,
     "label_bank": 2,
     "presets": 3,
     "_signals": 3,
@@ -60,6 +62,10 @@ FLOORS = {
     "torch.linpro": 4.3,
     "torch.pipeline": 4.4,
     "torch": 4.9,  # its public list
+    "diagnosis": 4.5,
+    "tuning": 4.5,
+    "compat": 5,
+    "examples": 5,
     "cli": 6,
     "": 7,  # the public list
 }

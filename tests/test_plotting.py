@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from tal_postproc import MissingExtraError, Segments, UnitError, Video
-from tal_postproc.plotting import _lanes, timeline
+from tal_postproc.plotting import timeline
+from tal_postproc.plotting._timeline import _lanes
 
 VIDEO = Video(
     "v",

@@ -1,28 +1,23 @@
-"""Pictures of what the methods do to one video."""
+"""Everything about one video over time, in one picture."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks
-from ._checks import Float, Int
-from ._files import atomic_write
-from .types import LabelState, MissingExtraError, Segments, Video
+from .. import _checks
+from .._checks import Float, Int
+from ..types import LabelState, MissingExtraError, Segments, Video
+from ._common import ACTIVATION, ATTENTION, DOTS_PER_INCH, IGNORED, INK, LABELS, TRUTH, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["timeline"]
-
-ACTIVATION, ATTENTION, TRUTH, LABELS, IGNORED, INK = "#f28e2b", "#9aa0a6", "#2e7d4f", "#6f4fa0", "#d9d2e6", "#33373d"
-DOTS_PER_INCH = 100
 LANES = 3  # overlapping detections of one row are drawn side by side, up to this many
 
 
@@ -62,13 +57,6 @@ def _choose_label(
     return int(sums[0].argmax()) if sums else 0
 
 
-def _tidy(axes: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#c8ccd1")
-    axes.tick_params(length=0, colors=INK, labelsize=10)
-
-
 def _column(values: NDArray[Any], label: int, name: str) -> Float:
     """The column of the class, or the whole of a map that tells no classes apart."""
     if values.ndim == 2 and label >= values.shape[1]:
@@ -86,7 +74,7 @@ def _draw_activation(axes: Axes, video: Video, label: int, map_name: str) -> Non
         axes.stairs(attention, edges, baseline=None, color=ATTENTION, linewidth=0.9, label="attention")
     axes.set_ylim(min(0.0, float(column.min(initial=0.0))), max(1.0, float(column.max(initial=0.0))) * 1.02)
     axes.set_yticks([0.0, 0.5, 1.0])
-    _tidy(axes)
+    tidy(axes)
     axes.tick_params(labelbottom=False)
 
 
@@ -112,7 +100,7 @@ def _draw_labels(axes: Axes, name: str, column: Float, tri_state: bool, step: fl
             color=INK,
             annotation_clip=False,
         )
-    _tidy(axes)
+    tidy(axes)
     return bool(ignored.any())
 
 
@@ -278,7 +266,7 @@ def timeline(
         below.axhline(y - 0.5, color="#e3e6ea", linewidth=0.8, zorder=0)
     below.set_ylim(len(shown) + 0.5, -0.5)
     below.set_yticks(range(len(shown) + 1), ["ground truth", *shown])
-    _tidy(below)
+    tidy(below)
     for axes in (below, *rest)[:-1]:
         axes.tick_params(labelbottom=False)
     lowest = (below, *rest)[-1]
@@ -311,12 +299,5 @@ def timeline(
         scale.outline.set_visible(False)
         scale.ax.tick_params(length=0, colors=INK, labelsize=9)
     if path is not None:
-        _save(figure, path)
+        save(figure, path)
     return figure
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    suffix = Path(path).suffix.lower().lstrip(".")
-    _checks.as_choice(suffix, "path", ("png", "svg", "pdf"))
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format=suffix)
