@@ -1,0 +1,5 @@
+"""Pictures of what the methods do; this needs matplotlib (`pip install tal_postproc[plot]`)."""
+
+from ._timeline import timeline
+
+__all__ = ["timeline"]
