@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import (
     bench_chain,
+    bench_compat,
     bench_evaluation,
     bench_fleet,
     bench_gpu,
@@ -32,6 +33,7 @@ MODULES = (
     bench_memory,
     bench_start,
     bench_fleet,
+    bench_compat,
     bench_gpu,
 )
 BENCHMARKS = {module.NAME: module for module in MODULES}
