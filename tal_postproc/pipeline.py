@@ -15,7 +15,7 @@ from ._checks import Int
 from ._kernels.nms import nms_groups
 from ._signals import Batch, about
 from ._stages import Rows
-from .config import Bank, Margin, Pipeline
+from .config import Margin, Pipeline
 from .proposals import Runs, contrast, runs_above
 from .types import Segments, Video
 
@@ -160,7 +160,11 @@ class PostProcessor:
         if not self.pipeline.banks:
             raise about(videos[0], ValueError("`proposals` are needed: the pipeline has no banks that could make them"))
         batch = Batch(videos, self.pipeline, self._map_names)
-        found = [self._score_bank(number, bank, batch) for number, bank in enumerate(self.pipeline.banks)]
+        found = [self._score_runs(n, batch, *self._find_runs(n, batch)) for n in range(len(self.pipeline.banks))]
+        return self._listed(batch, found)
+
+    def _listed(self, batch: Batch, found: Sequence[tuple[NDArray[Any], ...]]) -> Rows:
+        """The proposals of all banks in one list."""
         if len(found) == 1:
             row, segments, scores, inner, threshold, source, multiplicity = found[0]
         else:
@@ -172,12 +176,12 @@ class PostProcessor:
             segments, batch.label[row], scores, batch.video[row], row, columns, "snippet", multiplicity=multiplicity
         )
 
-    def _score_bank(self, number: int, bank: Bank, batch: Batch) -> tuple[NDArray[Any], ...]:
-        """Row, segment, score, inner score, threshold, number of the bank and multiplicity of every proposal."""
+    def _find_runs(self, number: int, batch: Batch) -> tuple[Int, Runs]:
+        """The runs of a bank, and the (video, class) row of each."""
+        bank = self.pipeline.banks[number]
         if not batch.videos:
-            return tuple(
-                np.empty((0, 2) if i == 1 else 0, np.int64 if i in (0, 5, 6) else np.float64) for i in range(7)
-            )
+            none, nothing = np.empty(0, np.int64), np.empty(0)
+            return none, Runs(none, none, nothing, nothing, nothing, none)
         own = batch.signal(bank.signal, bank.upsample)
         runs = runs_above(
             own.columns,
@@ -194,6 +198,14 @@ class PostProcessor:
             row, which = _repeated(runs.row, own.row)
             chosen: list[Any] = [column[which] for column in runs]
             runs = Runs(*chosen)
+        return row, runs
+
+    def _score_runs(self, number: int, batch: Batch, row: Int, runs: Runs) -> tuple[NDArray[Any], ...]:
+        """Row, segment, score, inner score, threshold, number of the bank and multiplicity of every proposal."""
+        bank = self.pipeline.banks[number]
+        if not batch.videos:
+            return row, np.empty((0, 2)), runs.threshold, runs.threshold, runs.threshold, row, row
+        own = batch.signal(bank.signal, bank.upsample)
         full, rest, own_weight = batch.score_maps(bank)
         rule = bank.score
         margin = rule.margin or Margin()
