@@ -13,9 +13,12 @@ import pickle
 import pickletools
 import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .types import FormatError
 
@@ -32,6 +35,7 @@ _OPCODES = frozenset(
     "REDUCE BUILD PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET".split()
 )
 _NUMBERS = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
+_FLOATS = ("f2", "f4", "f8")
 _TEXT = re.compile(r"[SU][1-9][0-9]{0,4}")
 
 
@@ -143,11 +147,10 @@ class _Unpickler(pickle.Unpickler):
         raise FormatError("persistent ids are not allowed")
 
 
-def _scan(data: bytes) -> None:
-    """Read the opcodes without obeying them."""
-    count, last = 0, 0
-    for count, (opcode, argument, position) in enumerate(pickletools.genops(data), 1):
-        last = -1 if position is None else position
+def _scan(file: IO[bytes]) -> None:
+    """Read the opcodes without obeying them; what they promise to hold is there."""
+    count = 0
+    for count, (opcode, argument, last) in enumerate(pickletools.genops(file), 1):
         if opcode.name not in _OPCODES:
             raise FormatError(f"opcode {opcode.name} at byte {last} is not allowed")
         if count > MAX_OPCODES:
@@ -155,8 +158,8 @@ def _scan(data: bytes) -> None:
         # the reader in C makes a table as long as the largest number here
         if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) <= count:
             raise FormatError(f"memo number {argument} at opcode {count}")
-    if last != len(data) - 1:
-        raise FormatError(f"{len(data) - 1 - last} bytes after the end")
+    if rest := file.read():
+        raise FormatError(f"{len(rest)} bytes after the end")
 
 
 class _Copier:
@@ -240,6 +243,31 @@ def _nested(items: list[Any], shape: tuple[int, ...]) -> Any:
     return [_nested(items[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]
 
 
+def _read(file: IO[bytes], shape: tuple[int, ...]) -> _Array:
+    """The object array that the rest of the file pickles, as a stand-in; `shape` is what the header promised."""
+    begin = file.tell()
+    _scan(file)
+    file.seek(begin)
+    made = _Unpickler(file, fix_imports=False, encoding="latin1").load()
+    if not isinstance(made, _Array):
+        raise FormatError("no array")
+    found, dtype, _, _ = array_parts(made)
+    if not dtype.is_object or found != shape or not shape:
+        raise FormatError("an array of another shape or dtype than the header says")
+    return made
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever is wrong becomes a `FormatError` that begins with `name`."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{name}: refused pickle: {error}") from None
+    except Exception as error:  # whatever a broken stream makes the standard library raise
+        raise FormatError(f"{name}: broken pickle: {type(error).__name__}: {error!s:.200}") from None
+
+
 def load_object_array(data: bytes, shape: tuple[int, ...], name: str) -> list[Any]:
     """The object array that `data` pickles, as plain lists of numbers, text and lists.
 
@@ -248,17 +276,38 @@ def load_object_array(data: bytes, shape: tuple[int, ...], name: str) -> list[An
     and it cannot yield more items than it has bytes.  Each 64 bytes of text count as an item, as often as the file
     refers to them.  Takes about 1 us per opcode.
     """
-    try:
-        _scan(data)
-        made = _Unpickler(io.BytesIO(data), fix_imports=False, encoding="latin1").load()
-        if not isinstance(made, _Array):
-            raise FormatError("no array")
-        found, dtype, _, _ = array_parts(made)
-        if not dtype.is_object or found != shape or not shape:
-            raise FormatError("an array of another shape or dtype than the header says")
-        copied: list[Any] = _Copier(len(data)).copy_array(made)
+    with _named(name):
+        copied: list[Any] = _Copier(len(data)).copy_array(_read(io.BytesIO(data), shape))
         return copied
-    except FormatError as error:
-        raise FormatError(f"{name}: refused pickle: {error}") from None
-    except Exception as error:  # whatever a broken stream makes the standard library raise
-        raise FormatError(f"{name}: broken pickle: {type(error).__name__}: {error!s:.200}") from None
+
+
+def load_matrices(file: IO[bytes], shape: tuple[int, ...], name: str) -> list[NDArray[Any]]:
+    """The arrays of floats (T, D) in the object array (V,) that the rest of the file pickles, read-only.
+
+    As careful as `load_object_array`; takes the memory of the file once.  `file` must not promise more than it has: a
+    memory map or `io.BytesIO`, not an ordinary file, which would make room for what the pickle claims.
+    """
+    with _named(name):
+        items = _read(file, shape).state[4]
+        if len(shape) != 1 or not isinstance(items, list) or len(items) != shape[0]:
+            raise FormatError(f"shape {shape} does not fit the {len(items) if isinstance(items, list) else 'no'} items")
+        known: dict[int, NDArray[Any]] = {}  # an array may stand there more than once
+        return [known.setdefault(id(item), _matrix(item, f"item {row}")) for row, item in enumerate(items)]
+
+
+def _matrix(item: Any, what: str) -> NDArray[Any]:
+    if not isinstance(item, _Array):
+        raise FormatError(f"{what} is no array")
+    shape, dtype, fortran, data = array_parts(item)
+    if dtype.code not in _FLOATS or len(shape) != 2:
+        raise FormatError(f"{what} is no matrix of floats: {dtype.code!r:.40} of shape {shape}")
+    kind = dtype.resolve()
+    if isinstance(data, _Bytes):
+        data = data.text
+    if isinstance(data, str):
+        data = data.encode("latin1")
+    if not isinstance(data, (bytes, bytearray)) or len(data) != math.prod(shape) * kind.itemsize:
+        raise FormatError(f"{what}: shape {shape} of {kind} does not fit its data")
+    matrix = np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
+    matrix.flags.writeable = False
+    return matrix

@@ -1,4 +1,4 @@
-"""The command line: ``tal-postproc demo | detect | labels | evaluate | presets | bench``, a file for each.
+"""The command line: ``tal-postproc demo | detect | labels | evaluate | presets | train | bench``, a file for each.
 
 A user's mistake ends with exit code 2 and one line; progress bars show on a terminal only.
 """
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..types import MissingExtraError
-from . import bench, chain, demo, evaluate, list_presets
+from . import bench, chain, demo, evaluate, list_presets, train
 from ._common import Parser
 
-COMMANDS = (demo, chain, evaluate, list_presets, bench)
+COMMANDS = (demo, chain, evaluate, list_presets, train, bench)
 
 
 def _parser() -> Parser:

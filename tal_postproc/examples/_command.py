@@ -1,0 +1,89 @@
+"""Arguments of a training: those of ``tal-postproc train NAME`` and of ``python -m tal_postproc.examples.NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import Any
+
+from ..types import MissingExtraError
+from .data import TrainTest, read_activitynet, read_wtalc
+
+NAMES = {"mil": "Mil"}  # module -> its recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything but the name."""
+    parser.add_argument("--profile", default="default", help="sizes and length: smoke (under a minute), default, paper")
+    parser.add_argument("--wtalc", metavar="DIR", help="THUMOS14 I3D features and annotations in the layout of W-TALC")
+    parser.add_argument(
+        "--activitynet", nargs=2, metavar=("DIR", "JSON"), help="one npy of features per video, and annotations"
+    )
+    parser.add_argument("--epochs", type=int, help="in place of the profile's")
+    parser.add_argument("--seed", type=int, default=0, help="of data, weights, order and Dropout (default 0)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--amp", action="store_true", help="forward passes in bfloat16 where that is safe")
+    parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder for log, CSV, checkpoint and detections")
+    parser.add_argument("--resume", action="store_true", help="go on with the checkpoint in --output")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method; see its page"
+    )
+
+
+def run(name: str, args: argparse.Namespace) -> None:
+    """Train a method; every line of its log is printed."""
+    import torch
+
+    from .engine import Run, train
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    recipe = getattr(importlib.import_module(f".{name}", __package__), NAMES[name])
+    settings = Run(
+        profile=args.profile,
+        seed=args.seed,
+        epochs=args.epochs,
+        device=args.device,
+        amp=args.amp,
+        output=args.output,
+        resume=args.resume,
+        progress=True,
+        options=dict(_option(text) for text in args.set),
+    )
+    train(recipe, _data(args), settings, print)
+
+
+def _data(args: argparse.Namespace) -> TrainTest | None:
+    if args.wtalc is not None and args.activitynet is not None:
+        raise ValueError("--wtalc and --activitynet are two data sets: give one")
+    if args.wtalc is not None:
+        return read_wtalc(args.wtalc)
+    return None if args.activitynet is None else read_activitynet(*args.activitynet)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """``name=value``, the value as a number, true, false, or text."""
+    name, found, value = text.partition("=")
+    if not (name and found):
+        raise ValueError(f"--set must look like name=value, got {text!r}")
+    if value in ("true", "false"):
+        return name, value == "true"
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
+
+
+def main(name: str) -> int:
+    """The command of one example."""
+    parser = argparse.ArgumentParser(prog=f"python -m tal_postproc.examples.{name}")
+    add_arguments(parser)
+    args = parser.parse_args()
+    try:
+        run(name, args)
+    except (ValueError, OSError, MissingExtraError) as error:
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
