@@ -464,11 +464,66 @@ def mean_average_precision(
     >>> result.matches.tolist()
     [[0, -1, 1], [0, -1, -1]]
     """
+    multiples = tuple(_checks.as_count(one, "top_kx", at_least=1) for one in top_kx)
+    if empty_class is not None:
+        _checks.as_choice(empty_class, "empty_class", _EMPTY_CLASS)
+    one = match_all(detections, ground_truth, tiou_thresholds, protocol, ambiguous, snippets_per_second)
+    policy = one.rule.empty_class if empty_class is None else empty_class
+    ap = matching.average_precision((one.matches >= 0)[one.order], one.offsets, one.truth.counts, one.rule.interpolate)
+    num_detections = np.diff(one.offsets)
+    return MeanAveragePrecision(
+        tiou_thresholds=one.thresholds,
+        classes=one.truth.classes,
+        per_class=ap,
+        per_threshold=_mean_over_classes(ap, num_detections, policy, protocol),
+        protocol=protocol,
+        num_ground_truth=one.truth.counts,
+        num_detections=num_detections,
+        recall=_top_kx_recall(one, multiples) if one.rule.recall else None,
+        top_kx=multiples if one.rule.recall else (),
+        matches=one.matches.T,
+        num_unknown_labels=one.num_unknown_labels,
+        num_ambiguous=one.num_ambiguous,
+        num_unannotated=one.num_unannotated,
+    )
+
+
+class Matched(NamedTuple):
+    """Detections and the instances that they take: what every number of an evaluation is counted from."""
+
+    rule: Protocol
+    thresholds: Float
+    found: _Rows
+    annotated: _Rows
+    videos: Int  # (N,) the video of every detection in the numbers of `annotated`, -1 where there is none
+    truth: _Truth
+    order: Int  # counted detections by class, best first
+    offsets: Int  # (K + 1,) bounds of the classes in `order`
+    segments: Float  # of the ordered detections, in the numbers that the protocol compares
+    groups: Int  # of the ordered detections, -1 without an instance of their class in their video
+    matches: Int  # (N, I) as in `MeanAveragePrecision`
+    num_unknown_labels: int
+    num_ambiguous: int
+    num_unannotated: int
+
+    @property
+    def how(self) -> tuple[int, float]:
+        """The kernels' arguments that say how overlaps are rounded."""
+        return _PRECISIONS[self.rule.tiou_precision], float(self.rule.union_floor)
+
+
+def match_all(
+    detections: Segments | Mapping[str, Any],
+    ground_truth: Segments | Mapping[str, Any],
+    tiou_thresholds: ArrayLike | str,
+    protocol: str,
+    ambiguous: Segments | Mapping[str, Any] | None,
+    snippets_per_second: float,
+) -> Matched:
+    """Arguments of `mean_average_precision`, made canonical and matched; called by public functions only."""
     rule = PROTOCOLS[_checks.as_choice(protocol, "protocol", tuple(PROTOCOLS))]
     thresholds = _as_thresholds(tiou_thresholds)
     rate = _checks.as_number(snippets_per_second, "snippets_per_second", above=0.0)
-    multiples = tuple(_checks.as_count(one, "top_kx", at_least=1) for one in top_kx)
-    policy = rule.empty_class if empty_class is None else _checks.as_choice(empty_class, "empty_class", _EMPTY_CLASS)
     found = _as_rows(detections, "detections", ("video", "labels", "segments", "scores"))
     annotated = _as_rows(ground_truth, "ground_truth", ("video", "labels", "segments"))
     found_segments, true_segments = _coordinates(found, annotated, rule, rate)
@@ -488,38 +543,34 @@ def mean_average_precision(
         blurred = counted & _on_ambiguous(found, "detections", spans, rate)
     rows = np.flatnonzero(counted & ~blurred)
     order = rows[_best_first(found.scores[rows], label[rows], len(truth.classes))]
-    offsets = _bounds(label[order], len(truth.classes))
     groups = truth.groups_of(found.labels[order], videos[order])
-    best_first = found_segments[order]
-
-    how = (_PRECISIONS[rule.tiou_precision], float(rule.union_floor))
-    instances = truth.segments, truth.rows, truth.offsets
-    matches = matching.match(best_first, groups, order, len(found), *instances, thresholds, rule.match == "first", *how)
-    ap = matching.average_precision((matches >= 0)[order], offsets, truth.counts, rule.interpolate)
-    recall = _top_kx_recall(best_first, groups, truth, thresholds, multiples, *how) if rule.recall else None
-
-    num_detections = np.diff(offsets)
     unannotated = _positions(videos[order], np.unique(annotated.video)) < 0
     if len(order) and unannotated.all():
         warnings.warn(
             f"none of the {len(order)} detections lies in a video that has ground truth; do the video ids agree?",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return MeanAveragePrecision(
-        tiou_thresholds=thresholds,
-        classes=truth.classes,
-        per_class=ap,
-        per_threshold=_mean_over_classes(ap, num_detections, policy, protocol),
-        protocol=protocol,
-        num_ground_truth=truth.counts,
-        num_detections=num_detections,
-        recall=recall,
-        top_kx=multiples if rule.recall else (),
-        matches=matches.T,
+    one = Matched(
+        rule=rule,
+        thresholds=thresholds,
+        found=found,
+        annotated=annotated,
+        videos=videos,
+        truth=truth,
+        order=order,
+        offsets=_bounds(label[order], len(truth.classes)),
+        segments=found_segments[order],
+        groups=groups,
+        matches=np.empty((0, 0), np.int64),
         num_unknown_labels=int((~counted).sum()),
         num_ambiguous=int(blurred.sum()),
         num_unannotated=int(unannotated.sum()),
     )
+    instances = truth.segments, truth.rows, truth.offsets
+    matches = matching.match(
+        one.segments, groups, order, len(found), *instances, thresholds, rule.match == "first", *one.how
+    )
+    return one._replace(matches=matches)
 
 
 def _coordinates(found: _Rows, truth: _Rows, rule: Protocol, rate: float) -> tuple[Float, Float]:
@@ -547,14 +598,13 @@ def _mean_over_classes(ap: Float, num_detections: Int, policy: str, protocol: st
     return ap.mean(axis=1) if ap.shape[1] else np.zeros(len(ap))
 
 
-def _top_kx_recall(
-    segments: Float, groups: Int, truth: _Truth, thresholds: Float, multiples: tuple[int, ...], *how: float
-) -> Float:
+def _top_kx_recall(one: Matched, multiples: tuple[int, ...]) -> Float:
     """(I, X, K) part of the instances of a class that the best x * (instances there) detections of a video overlap."""
+    truth, groups, thresholds = one.truth, one.groups, one.thresholds
     order = np.argsort(groups, kind="stable")  # still best first within a group
     order = order[np.searchsorted(groups[order], 0) :]
     bounds = _bounds(groups[order], len(truth.groups))
-    hits = matching.first_hits(segments[order], bounds, truth.segments, truth.offsets, thresholds, *how)
+    hits = matching.first_hits(one.segments[order], bounds, truth.segments, truth.offsets, thresholds, *one.how)
     sizes = np.diff(truth.offsets)
     label = np.repeat(truth.groups // max(len(truth.videos), 1), sizes)
     recall = np.zeros((len(thresholds), len(multiples), len(truth.classes)))
