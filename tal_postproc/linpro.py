@@ -158,7 +158,7 @@ def linpro_labels(
     values = _checks.as_values(scores, len(instances), "scores")
     length = _checks.as_count(num_snippets, "num_snippets")
     rows = _Rows(
-        _regions(instances, length, rule),
+        margin_bounds(instances, length, rule),
         values,
         np.zeros(len(values), np.int64),
         np.array([0, len(values)]),
@@ -340,7 +340,7 @@ def _gather(
     scores = np.concatenate([np.empty(0), *(segments.scores for segments in videos)])
     labels = np.concatenate([np.empty(0, np.int64), *(segments.labels for segments in videos)])
     labels = _checks.as_labels(labels, len(labels), "segments.labels", num_classes=count)
-    bounds = _regions(instances, np.repeat(lengths, np.diff(offsets)), rule)
+    bounds = margin_bounds(instances, np.repeat(lengths, np.diff(offsets)), rule)
     if any(known is not None for known in known_labels):
         masks = [_checks.as_known_labels(known, count) for known in known_labels]
         kept = np.array(masks).reshape(len(videos), count)[np.repeat(np.arange(len(videos)), np.diff(offsets)), labels]
@@ -355,7 +355,7 @@ def _padding(background: str) -> tuple[int, int]:
     return int(background == "first"), int(background == "last")
 
 
-def _regions(segments: Float, num_snippets: int | Int, rule: LinPro) -> Int:
+def margin_bounds(segments: Float, num_snippets: int | Int, rule: LinPro) -> Int:
     """(N, 4) snippets [left, start, stop, right]: inside from start to stop, the margins around it."""
     start, stop = covered(segments, num_snippets)
     if rule.layout == "gaufuse":  # int() of the boundaries, margins of what is left, and the last snippet is in none

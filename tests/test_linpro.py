@@ -298,7 +298,7 @@ def programs(seeds, largest=12):
     for seed in seeds:
         segments, scores, num_snippets, options = oracle.stress(seed, largest)
         rule = LinPro(**options)
-        bounds = linpro._regions(segments, num_snippets, rule)
+        bounds = linpro.margin_bounds(segments, num_snippets, rule)
         order = np.lexsort((bounds[:, 3], bounds[:, 0]))
         bounds, scores = bounds[order], scores[order]
         offsets = kernels.find_components(np.zeros(len(bounds), np.int64), bounds)

@@ -119,7 +119,7 @@ def test_the_batch_settles_what_it_takes():
             videos, lengths, _ = stress_videos(
                 range(400), 16, normalization=normalization, upper_bound=None if upper == np.inf else upper
             )
-            bounds = linpro._regions(videos.segments, np.repeat(lengths, np.diff(videos.offsets)), LinPro())
+            bounds = linpro.margin_bounds(videos.segments, np.repeat(lengths, np.diff(videos.offsets)), LinPro())
             order = np.lexsort((videos.scores, *bounds.T[::-1], videos.video_index))
             bounds, scores = bounds[order], videos.scores[order]
             offsets = kernels.find_components(videos.video_index, bounds)
@@ -365,7 +365,7 @@ def programs(seeds, rows):
         chosen, own = [], []
         for seed in seeds:
             segments, scores, num_snippets, options = oracle.stress(seed, rows)
-            bounds = linpro._regions(segments, num_snippets, LinPro(**{**options, "upper_bound": 1.0}))
+            bounds = linpro.margin_bounds(segments, num_snippets, LinPro(**{**options, "upper_bound": 1.0}))
             order = np.lexsort((scores, *bounds.T[::-1]))
             bounds, scores = bounds[order], scores[order]
             offsets = kernels.find_components(np.zeros(len(bounds), np.int64), bounds)
