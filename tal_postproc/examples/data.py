@@ -111,6 +111,10 @@ class TrainTest:
 class Difficulty:
     """How hard the synthetic features are.
 
+    The defaults were set so that `mil` of the profile "default" reaches an mAP like that of the first published
+    models, STPN say (28.9 on average over 0.1:0.7): ``python -m tal_postproc.examples.mil --seed S`` gives 29.7, 26.1
+    and 29.8 for the seeds 0, 1 and 2.  No other method was run while they were chosen.
+
     Parameters
     ----------
     signal : float
@@ -129,11 +133,11 @@ class Difficulty:
     """
 
     signal: float = 1.0
-    rest: float = 0.5
-    core: float = 0.7
-    context: float = 0.5
+    rest: float = 0.4
+    core: float = 0.5
+    context: float = 0.8
     cuts: float = 3.0
-    noise: float = 1.0
+    noise: float = 1.2
 
 
 def synthetic_features(
@@ -158,7 +162,7 @@ def synthetic_features(
     --------
     >>> data = synthetic_features(2, 1, num_classes=4)
     >>> len(data.train), len(data.test), data.train.features(0).shape, data.train.labels[0].tolist()
-    (2, 1, (570, 128), [False, False, True, False])
+    (2, 1, (570, 128), [False, False, False, True])
     """
     num_train, num_test = _checks.as_count(num_train, "num_train"), _checks.as_count(num_test, "num_test")
     sizes = _checks.as_count(num_rgb, "num_rgb", at_least=1), _checks.as_count(num_flow, "num_flow", at_least=1)
