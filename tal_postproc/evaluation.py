@@ -204,7 +204,7 @@ def _as_thresholds(value: ArrayLike | str) -> Float:
 
 
 # ------------------------------------------------------------------ numbers for groups
-def _positions(values: Int, known: Int) -> Int:
+def positions(values: Int, known: Int) -> Int:
     """Where every value stands in `known` (rising), -1 where it does not."""
     if not len(known):
         return np.full(len(values), -1, np.int64)
@@ -245,8 +245,8 @@ class _Truth(NamedTuple):
 
     def groups_of(self, labels: Int, videos: Int) -> Int:
         """The group of every row, -1 where no instance has that label in that video."""
-        label, video = _positions(labels, self.classes), _positions(videos, self.videos)
-        return _positions(np.where((label < 0) | (video < 0), -1, label * len(self.videos) + video), self.groups)
+        label, video = positions(labels, self.classes), positions(videos, self.videos)
+        return positions(np.where((label < 0) | (video < 0), -1, label * len(self.videos) + video), self.groups)
 
 
 def _group_truth(segments: Float, labels: Int, videos: Int, rows: Int) -> _Truth:
@@ -261,7 +261,7 @@ def _group_truth(segments: Float, labels: Int, videos: Int, rows: Int) -> _Truth
     return _Truth(segments[chosen], chosen, np.append(starts, len(rows)), classes, known, groups, counts)
 
 
-def _distinct_rows(segments: Float, labels: Int, videos: Int, tolerance: float, min_length: float) -> Int:
+def distinct_rows(segments: Float, labels: Int, videos: Int, tolerance: float, min_length: float) -> Int:
     """The rows that an evaluator's clean-up leaves, rising."""
     order = np.lexsort((labels, videos))  # stable: the earlier of two near-duplicates stays
     changes = (np.diff(labels[order]) != 0) | (np.diff(videos[order]) != 0)
@@ -532,10 +532,10 @@ def match_all(
     chosen = np.arange(len(annotated))
     if rule.duplicate_tolerance >= 0 or rule.min_length > 0:
         limits = rule.duplicate_tolerance, rule.min_length
-        chosen = _distinct_rows(true_segments, annotated.labels, annotated.video, *limits)
+        chosen = distinct_rows(true_segments, annotated.labels, annotated.video, *limits)
     truth = _group_truth(true_segments, annotated.labels, annotated.video, chosen)
 
-    label = _positions(found.labels, truth.classes)
+    label = positions(found.labels, truth.classes)
     counted = label >= 0
     blurred = np.zeros(len(found), np.bool_)
     if ambiguous is not None:
@@ -544,7 +544,7 @@ def match_all(
     rows = np.flatnonzero(counted & ~blurred)
     order = rows[_best_first(found.scores[rows], label[rows], len(truth.classes))]
     groups = truth.groups_of(found.labels[order], videos[order])
-    unannotated = _positions(videos[order], np.unique(annotated.video)) < 0
+    unannotated = positions(videos[order], np.unique(annotated.video)) < 0
     if len(order) and unannotated.all():
         warnings.warn(
             f"none of the {len(order)} detections lies in a video that has ground truth; do the video ids agree?",
@@ -674,7 +674,7 @@ def average_recall(
     if max_average_proposals is not None:
         limit = _checks.as_number(max_average_proposals, "max_average_proposals", above=0.0)
 
-    video = _positions(videos, known)
+    video = positions(videos, known)
     order = np.lexsort((-found.scores, video))
     order = order[np.searchsorted(video[order], 0) :]
     available = np.bincount(video[order], minlength=num_videos)
@@ -685,7 +685,7 @@ def average_recall(
     retrieved = len(order)
     fractions = np.arange(1, 101) / 100.0 * (limit * float(num_videos) / max(retrieved, 1))
 
-    home = _positions(annotated.video, known)
+    home = positions(annotated.video, known)
     rows = np.lexsort((annotated.segments[:, 0], home))
     bounds, offsets = _bounds(video[order], num_videos), _bounds(home[rows], num_videos)
     hits = matching.first_hits(
