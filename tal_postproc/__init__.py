@@ -6,6 +6,7 @@
 import logging
 
 from . import config, formats, presets, synthetic
+from .bootstrap import bootstrap_map, paired_bootstrap
 from .evaluation import (
     average_recall,
     classification_map,
@@ -32,6 +33,7 @@ from .suppression import batched_nms, nms, segment_voting, soft_nms
 from .types import (
     Annotations,
     AverageRecall,
+    BootstrapMAP,
     ClassificationMAP,
     EnsembledSegments,
     FormatError,
@@ -44,6 +46,7 @@ from .types import (
     LinProLabels,
     MeanAveragePrecision,
     MissingExtraError,
+    PairedBootstrap,
     RefreshReport,
     Segments,
     UnitError,
@@ -56,6 +59,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Annotations",
     "AverageRecall",
+    "BootstrapMAP",
     "ClassificationMAP",
     "DeltaPseudoLabels",
     "EnsembledSegments",
@@ -70,6 +74,7 @@ __all__ = [
     "LinProLabels",
     "MeanAveragePrecision",
     "MissingExtraError",
+    "PairedBootstrap",
     "PostProcessor",
     "RefreshReport",
     "Segments",
@@ -78,6 +83,7 @@ __all__ = [
     "Videos",
     "average_recall",
     "batched_nms",
+    "bootstrap_map",
     "classification_map",
     "config",
     "extract_proposals",
@@ -92,6 +98,7 @@ __all__ = [
     "mean_average_precision",
     "nms",
     "oic_scores",
+    "paired_bootstrap",
     "presets",
     "pseudo_label_quality",
     "score_label_map",

@@ -19,6 +19,7 @@ from ._checks import Float, Int
 __all__ = [
     "Annotations",
     "AverageRecall",
+    "BootstrapMAP",
     "ClassificationMAP",
     "EnsembledSegments",
     "FormatError",
@@ -31,6 +32,7 @@ __all__ = [
     "LinProLabels",
     "MeanAveragePrecision",
     "MissingExtraError",
+    "PairedBootstrap",
     "RefreshReport",
     "Segments",
     "UnitError",
@@ -584,6 +586,106 @@ class MeanAveragePrecision:
                 f"the average {name} needs tIoU {missing[0]:.2f}, which was not evaluated ({len(missing)} missing)"
             )
         return float(self.per_threshold[found.argmax(axis=1)].mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BootstrapMAP:
+    """mAP of detections, and of resamples of the videos.
+
+    ``per_class[r, i, k]`` is the average precision of class ``classes[k]`` at ``tiou_thresholds[i]`` in resample r, NaN
+    where no video of the resample has an instance of the class.
+    """
+
+    tiou_thresholds: Float  # (I,)
+    classes: Int  # (K,) class ids, rising
+    point: Float  # (I, K) average precision on the videos as they are
+    per_class: Float  # (R, I, K)
+    per_threshold: Float  # (R, I) mean over the classes that a resample has
+    level: float  # of the intervals
+
+    @property
+    def value(self) -> float:
+        """mAP on the videos as they are: the mean over classes and thresholds."""
+        return float(self.point.mean()) if self.point.size else 0.0
+
+    @property
+    def averages(self) -> Float:
+        """(R,) mAP of every resample."""
+        return self.per_threshold.mean(axis=1)
+
+    @property
+    def std(self) -> float:
+        """Standard error of `value`: the standard deviation of `averages`."""
+        return float(self.averages.std(ddof=1))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Percentile interval of `value`."""
+        low, high = _percentiles(self.averages, self.level)
+        return float(low), float(high)
+
+    @property
+    def per_threshold_interval(self) -> Float:
+        """(2, I) percentile interval of the mAP at every threshold."""
+        return _percentiles(self.per_threshold, self.level)
+
+    @property
+    def per_class_interval(self) -> Float:
+        """(2, K) percentile interval of a class, averaged over thresholds, over the resamples that have it, or NaN."""
+        result = np.full((2, len(self.classes)), np.nan)
+        for k, column in enumerate(self.per_class.mean(axis=1).T):
+            column = column[~np.isnan(column)]
+            if len(column):
+                result[:, k] = _percentiles(column, self.level)
+        return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairedBootstrap:
+    """The difference in mAP between two sets of detections, on the same resamples of the videos."""
+
+    detections: BootstrapMAP
+    baseline: BootstrapMAP
+
+    @property
+    def difference(self) -> float:
+        """mAP of the detections minus mAP of the baseline, on the videos as they are."""
+        return self.detections.value - self.baseline.value
+
+    @property
+    def differences(self) -> Float:
+        """(R,) the difference in every resample."""
+        return self.detections.averages - self.baseline.averages
+
+    @property
+    def std(self) -> float:
+        """Standard error of `difference`."""
+        return float(self.differences.std(ddof=1))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Percentile interval of `difference`; one that holds 0 is a difference within noise."""
+        low, high = _percentiles(self.differences, self.detections.level)
+        return float(low), float(high)
+
+    @property
+    def share(self) -> float:
+        """Part of the resamples in which the detections are not better than the baseline: difference <= 0."""
+        return float((self.differences <= 0).mean())
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided: twice the smaller of the shares of resamples with difference <= 0 and >= 0, at most 1.
+
+        One is added to both counts, so that it never is 0: R resamples cannot tell less than 2 / (R + 1).
+        """
+        smaller = min(int((self.differences <= 0).sum()), int((self.differences >= 0).sum()))
+        return min(1.0, 2 * (smaller + 1) / (len(self.differences) + 1))
+
+
+def _percentiles(values: Float, level: float) -> Float:
+    """(2, ...) ends of the middle `level` of the values along the first axis."""
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -152,6 +152,41 @@ def average_precision(hits, offsets, positives, interpolate):
 
 
 @kernel
+def weighted_average_precision(weights, home, hits, hit_offsets, offsets, positives, interpolate, result):
+    """Fill result (B, I, K): average precision when every detection stands there `weights[b, home]` times in a row.
+
+    Detections come best first within each class, bounded by `offsets`; the rows of those that hit at threshold t in
+    class k are hits[hit_offsets[t * K + k] : hit_offsets[t * K + k + 1]], rising.  NaN without positives (B, K).
+    """
+    num_detections = len(home)
+    num_thresholds, num_classes = result.shape[1:]
+    before = np.zeros(num_detections + 1, np.int64)  # detections before each row, with their repetitions
+    for b in range(len(weights)):
+        for i in range(num_detections):
+            before[i + 1] = before[i] + weights[b, home[i]]
+        for t in range(num_thresholds):
+            for k in range(num_classes):
+                if positives[b, k] <= 0:
+                    result[b, t, k] = np.nan
+                    continue
+                first, stop = hit_offsets[t * num_classes + k], hit_offsets[t * num_classes + k + 1]
+                left = 0
+                for h in range(first, stop):
+                    left += weights[b, home[hits[h]]]
+                best = 0.0
+                total = 0.0
+                for h in range(stop - 1, first - 1, -1):
+                    copies = weights[b, home[hits[h]]]
+                    rank = before[hits[h] + 1] - before[offsets[k]]  # of the last copy; precision rises over copies
+                    for c in range(copies):
+                        precision = (left - c) / (rank - c)
+                        best = max(best, precision) if interpolate else precision
+                        total += best
+                    left -= copies
+                result[b, t, k] = total / positives[b, k]
+
+
+@kernel
 def distinct(segments, offsets, tolerance, min_length):
     """(N,) bool: long enough, and not within the tolerance (both ends) of an earlier kept row of the same group."""
     keep = np.zeros(len(segments), np.bool_)

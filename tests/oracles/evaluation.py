@@ -312,3 +312,25 @@ def activitynet_pandas(detections, ground_truth, thresholds):
                     break
         result[label] = [interpolated(row, len(truth)) for row in hits]
     return result
+
+
+# ------------------------------------------------------------------ resampled videos
+def resampled(rows, videos, drawn):
+    """The rows of a resample: those of a video once per draw, copies side by side; those of no video once."""
+    result = []
+    for row in rows:
+        copies = drawn.count(row[0]) if row[0] in videos else 1
+        result += [((row[0], copy), *row[1:]) for copy in range(copies)]
+    return result
+
+
+def bootstrap(detections, ground_truth, videos, thresholds, evaluate, num_resamples, seed):
+    """[{label: [AP per threshold]} per resample] for the labels that the resample has."""
+    rng = np.random.default_rng(seed)
+    videos = sorted(videos)
+    result = []
+    for _ in range(num_resamples):
+        drawn = [videos[i] for i in rng.integers(0, len(videos), len(videos))]
+        found, truth = (resampled(rows, videos, drawn) for rows in (detections, ground_truth))
+        result.append(evaluate(found, truth, thresholds))
+    return result
