@@ -375,7 +375,8 @@ def _videos(truth: Annotations, rows: Sequence[int]) -> Annotations:
     """Some of the videos."""
 
     def some(segments: Segments) -> Segments:
-        return Segments.concatenate([segments.video(row) for row in rows])
+        parts = [segments.video(row) for row in rows]
+        return Segments.concatenate(parts) if parts else Segments.empty(unit=segments.unit, video_ids=())
 
     ambiguous = None if truth.ambiguous is None else some(truth.ambiguous)
     return Annotations(some(truth.segments), truth.classes, truth.durations[list(rows)], ambiguous=ambiguous)

@@ -52,7 +52,7 @@ class Profile:
     width: int = 128  # channels of the embedding, 2048 in most papers
     epochs: int = 40
     learning_rate: float = 1e-3
-    options: Mapping[str, float] = field(default_factory=dict)  # of the method
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
 
 
 @dataclass(frozen=True, kw_only=True)
