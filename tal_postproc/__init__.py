@@ -30,6 +30,7 @@ from .pseudo_labels import (
 )
 from .refresh import LabelRefresher
 from .suppression import batched_nms, nms, segment_voting, soft_nms
+from .tracing import Trace
 from .types import (
     Annotations,
     AverageRecall,
@@ -78,6 +79,7 @@ __all__ = [
     "PostProcessor",
     "RefreshReport",
     "Segments",
+    "Trace",
     "UnitError",
     "Video",
     "Videos",

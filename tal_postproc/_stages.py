@@ -17,7 +17,7 @@ from ._kernels.windows import soft_nms_groups
 from ._signals import about
 from .config import Expand, Fuse, Keep, Nms, Overlap, Pipeline, Round, Seconds, SoftNms, Stage, Vote
 from .proposals import segments_to_seconds
-from .types import Segments, Unit, Video
+from .types import FusedSegments, Segments, Unit, Video
 
 
 @dataclass(slots=True)
@@ -139,6 +139,11 @@ def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
 
 
 def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
+    return fused_rows(rows, clusters(stage, rows))
+
+
+def clusters(stage: Fuse, rows: Rows) -> FusedSegments:
+    """What a fusion makes of the rows, and which of them went where."""
     weights = fusion_weights(stage, rows)
     if stage.weights != "scores":
         weights = _checks.as_values(weights, len(weights), f"columns[{stage.weights!r}]")
@@ -157,7 +162,7 @@ def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
         signed_denominator=stage.signed_denominator,
         multiplicity=rows.multiplicity,
     )
-    return fused_rows(rows, fused)
+    return fused
 
 
 def fusion_weights(stage: Fuse, rows: Rows) -> Any:
@@ -218,7 +223,7 @@ def _keep(stage: Keep, rows: Rows, videos: Sequence[Video]) -> Rows:
         members = order[start:stop][: stage.top]
         if stage.cumulative is not None and len(members):
             sums = np.cumsum(rows.scores[members])
-            members = members[sums <= stage.cumulative * sums.max()]
+            members = members[: np.count_nonzero(sums <= stage.cumulative * sums.max())]
         chosen.append(members)
     return rows.take(np.concatenate(chosen))
 

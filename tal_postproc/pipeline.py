@@ -16,7 +16,8 @@ from ._kernels.nms import nms_groups
 from ._signals import Batch, about
 from ._stages import Rows
 from .config import Margin, Pipeline
-from .proposals import Runs, contrast, runs_above
+from .proposals import Runs, contrast, levels_of, runs_above
+from .tracing import ThresholdedSignal, Trace, follow
 from .types import Segments, Video
 
 __all__ = ["PostProcessor", "warm_up"]
@@ -129,6 +130,44 @@ class PostProcessor:
 
         total = len(videos) if isinstance(videos, Sized) else None
         return iter(tqdm(results, total=total, unit="video", disable=None))
+
+    def trace(self, video: Video) -> Trace:
+        """What becomes of the proposals of one video on their way to detections, for pictures and questions.
+
+        Parameters
+        ----------
+        video : Video
+
+        Returns
+        -------
+        Trace
+            `detections` are what the pipeline returns for the video, `proposals` what entered its first stage.  NMS
+            assigns what it drops to the row that drops it; soft-NMS and `Keep` lead nowhere (-1).
+
+        Raises
+        ------
+        ValueError
+            As for a call.
+
+        Examples
+        --------
+        >>> video = Video("v", {"cas": np.array([[0.0], [0.5], [0.9], [0.5], [0.0]])}, {"video": [1.0]})
+        >>> trace = PostProcessor.from_preset("rskp", num_classes=1, background="none").trace(video)
+        >>> len(trace.proposals), len(trace.detections), trace.assignment
+        (2, 1, array([0, 0]))
+        """
+        if _kind(video) is not None:
+            return follow(self.pipeline.stages, _given([video]), video)
+        trace = follow(self.pipeline.stages, self._propose([video]), video)
+        batch = Batch([video], self.pipeline, self._map_names)
+        signals = []
+        for number, bank in enumerate(self.pipeline.banks if batch.videos else ()):
+            own = batch.signal(bank.signal, bank.upsample)
+            levels = levels_of(own.columns, self._thresholds[number], bank.relative)
+            for label, row in zip(batch.label.tolist(), own.row.tolist()):
+                values = own.columns.values[own.columns.offsets[row] : own.columns.offsets[row + 1]]
+                signals.append(ThresholdedSignal(number, label, values, levels[row if len(levels) > 1 else 0]))
+        return replace(trace, signals=tuple(signals))
 
     # ------------------------------------------------------------------------------------- a few videos, step by step
 

@@ -72,6 +72,18 @@ def upsampled(columns: Columns, factor: int) -> Columns:
     return Columns(_kernels.upsample(columns.values, columns.offsets, factor), columns.offsets * factor)
 
 
+def levels_of(columns: Columns, thresholds: Float, relative: str) -> Float:
+    """Values to compare with, (1, M) for all rows or (C, M); see `config.Bank`."""
+    values, offsets = columns
+    if relative == "absolute" or not len(values):
+        return thresholds[None, :]
+    rows = [values[start:stop] for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+    if relative == "times_mean":
+        return np.array([row.mean() for row in rows]).reshape(-1, 1) * thresholds
+    high, low = (np.array([end(row) for row in rows]).reshape(-1, 1) for end in (np.max, np.min))
+    return high - (high - low) * thresholds  # "below_max"
+
+
 def runs_above(
     columns: Columns,
     thresholds: Float,
@@ -88,14 +100,7 @@ def runs_above(
     With `once`, a run that several thresholds find is listed once, where it stands first (1) or last (-1).
     """
     values, offsets = columns
-    levels = thresholds[None, :]
-    if relative != "absolute" and len(values):
-        rows = [values[start:stop] for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
-        if relative == "times_mean":
-            levels = np.array([row.mean() for row in rows]).reshape(-1, 1) * thresholds
-        else:  # "below_max"
-            high, low = (np.array([end(row) for row in rows]).reshape(-1, 1) for end in (np.max, np.min))
-            levels = high - (high - low) * thresholds
+    levels = levels_of(columns, thresholds, relative)
     slots = np.argsort(levels, axis=1, kind="stable")
     rising = np.take_along_axis(levels, slots, axis=1)
     row, slot, start, stop, multiplicity = _kernels.find_runs(

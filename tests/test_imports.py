@@ -40,6 +40,7 @@ FLOORS = {
     "presets": 3,
     "_signals": 3,
     "_stages": 3.1,
+    "tracing": 3.15,
     "_tcam_files": 2.9,
     "formats": 3,
     "synthetic": 3,
