@@ -158,54 +158,58 @@ def _settings(num_resamples: int, seed: int, level: float) -> tuple[int, int, fl
     )
 
 
-def _resample(one: Matched, num_resamples: int, seed: int, level: float, num_threads: int | None) -> BootstrapMAP:
+def weighing(one: Matched) -> tuple[Callable[[Int], Float], int]:
+    """A function from (B, V + 1) weights to (B, I, K) average precision, and V, the videos of the ground truth.
+
+    A video has its rows as often as its weight says, in the order of the ground truth's videos (for a mapping without
+    names, of their numbers); the last weight is that of detections in other videos.  NaN where a class has no instance.
+    """
     truth, interpolate = one.truth, one.rule.interpolate
-    num_classes = len(truth.classes)
-    place, num_videos = _places(one)
-    home = place(one.videos[one.order])
+    names, count = one.annotated.names, one.annotated.num_videos
+    known = np.unique(one.annotated.video) if names is None and count is None else np.arange(count or len(names or ()))
+    num_videos, num_classes = len(known), len(truth.classes)
+    home = positions(one.videos[one.order], known) % (num_videos + 1)  # -1, elsewhere, is the last
     instances = np.zeros((num_videos + 1, num_classes))  # of every class in every video
     label = positions(one.annotated.labels[truth.rows], truth.classes)
-    np.add.at(instances, (place(one.annotated.video[truth.rows]), label), 1)
+    np.add.at(instances, (positions(one.annotated.video[truth.rows], known), label), 1)
     hits = [np.flatnonzero(row) for row in (one.matches[one.order] >= 0).T]
     bounds = [np.searchsorted(row, one.offsets[:-1]) for row in hits]
     starts = np.cumsum([0, *(len(row) for row in hits)])
     hit_offsets = np.concatenate([*(bound + start for bound, start in zip(bounds, starts)), starts[-1:]])
     hit_rows = np.concatenate(hits)
 
-    def evaluate(weights: list[Int]) -> list[Float]:
-        drawn = np.array(weights)
-        result = np.empty((len(drawn), len(hits), num_classes))
-        positives = (drawn @ instances).astype(np.int64)  # exact: whole numbers far below 2**53
+    def evaluate(weights: Int) -> Float:
+        result = np.empty((len(weights), len(hits), num_classes))
+        positives = (weights @ instances).astype(np.int64)  # exact: whole numbers far below 2**53
         matching.weighted_average_precision(
-            drawn, home, hit_rows, hit_offsets, one.offsets, positives, interpolate, result
+            weights, home, hit_rows, hit_offsets, one.offsets, positives, interpolate, result
         )
-        return list(result)
+        return result
 
-    everything = np.ones(num_videos + 1, np.int64)
-    resamples = ordered_map(evaluate, _draws(num_videos, num_resamples, seed), num_threads, lambda drawn: drawn.nbytes)
+    return evaluate, num_videos
+
+
+def _resample(one: Matched, num_resamples: int, seed: int, level: float, num_threads: int | None) -> BootstrapMAP:
+    evaluate, num_videos = weighing(one)
+    order = np.arange(num_videos)
+    if one.annotated.names is not None:
+        order = np.array(sorted(order, key=one.annotated.names.__getitem__), np.int64)
+    resamples = ordered_map(
+        lambda weights: list(evaluate(np.array(weights))),
+        _draws(order, num_resamples, seed),
+        num_threads,
+        lambda weights: weights.nbytes,
+    )
     per_class = np.array(list(resamples))
+    point = evaluate(np.ones((1, num_videos + 1), np.int64))[0]
     present = ~np.isnan(per_class)
-    count = present.sum(axis=2)
-    per_threshold = np.where(present, per_class, 0.0).sum(axis=2) / np.maximum(count, 1)
-    return BootstrapMAP(one.thresholds, truth.classes, evaluate([everything])[0], per_class, per_threshold, level)
+    per_threshold = np.where(present, per_class, 0.0).sum(axis=2) / np.maximum(present.sum(axis=2), 1)
+    return BootstrapMAP(one.thresholds, one.truth.classes, point, per_class, per_threshold, level)
 
 
-def _places(one: Matched) -> tuple[Callable[[Int], Int], int]:
-    """Which of the weights is that of a video, and how many videos are drawn; the others share one weight more."""
-    names, count = one.annotated.names, one.annotated.num_videos
-    if names is not None:
-        known = np.arange(len(names))
-        rank = np.argsort(sorted(known, key=names.__getitem__))
-    else:
-        known = np.unique(one.annotated.video) if count is None else np.arange(count)
-        rank = np.arange(len(known))
-    rank = np.append(rank, len(known))  # the last one is what `positions` calls -1
-    return lambda videos: rank[positions(videos, known)], len(known)
-
-
-def _draws(num_videos: int, num_resamples: int, seed: int) -> Iterator[Int]:
-    """(V + 1,) how often every video is drawn; 1 for detections in other videos."""
+def _draws(order: Int, num_resamples: int, seed: int) -> Iterator[Int]:
+    """(V + 1,) how often every video is drawn, by its number in the given order; 1 for detections in other videos."""
     rng = np.random.default_rng(seed)
     for _ in range(num_resamples):
-        drawn = rng.integers(0, num_videos, num_videos) if num_videos else np.zeros(0, np.int64)
-        yield np.append(np.bincount(drawn, minlength=num_videos), 1)
+        drawn = order[rng.integers(0, len(order), len(order))] if len(order) else order
+        yield np.append(np.bincount(drawn, minlength=len(order)), 1)
