@@ -151,7 +151,7 @@ class PostProcessor:
 
         Examples
         --------
-        >>> video = Video("v", {"cas": np.array([[0.0], [0.5], [0.9], [0.5], [0.0]])}, {"video": [1.0]})
+        >>> video = Video("v", {"cas": np.array([[0.0], [0.02], [0.9], [0.02], [0.0]])}, {"video": [1.0]})
         >>> trace = PostProcessor.from_preset("rskp", num_classes=1, background="none").trace(video)
         >>> len(trace.proposals), len(trace.detections), trace.assignment
         (2, 1, array([0, 0]))
