@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._checks import Float
-from ..evaluation import mean_average_precision
+from ..evaluation import PROTOCOLS, distinct_rows, mean_average_precision
 from ..types import MeanAveragePrecision, MissingExtraError
 
 
@@ -54,6 +54,18 @@ def measured(
     return mean_average_precision(
         flat(prediction), flat(ground_truth), tiou_thresholds=tiou_thresholds, protocol=protocol, **options
     )
+
+
+def distinct(rows: Sequence[tuple[str, float, float, Any]], protocol: str) -> list[int]:
+    """The instances (video, start, end, label) that the clean-up of a protocol leaves, rising."""
+    if not rows:
+        return []
+    rule = PROTOCOLS[protocol]
+    videos, starts, ends, labels = zip(*rows)
+    label, video = (np.unique(np.asarray(column, str), return_inverse=True)[1] for column in (labels, videos))
+    segments = np.column_stack((starts, ends)).astype(np.float64)
+    kept: list[int] = distinct_rows(segments, label, video, rule.duplicate_tolerance, rule.min_length).tolist()
+    return kept
 
 
 def by_class(values: Float, classes: ArrayLike, indices: Sequence[int]) -> Float:
