@@ -425,7 +425,8 @@ class Pipeline(Settings):
     `background` says where the maps carry a background column.  With `num_classes` given it is there only when a map
     has ``num_classes + 1`` columns; without, always.  Labels count the columns that are left.  `video_scores` says how
     to compute video-level scores for videos that bring none.  `labels` says how the instances become pseudo labels,
-    None: as `LinPro` does by default.  `protocol` is the evaluator that goes with it.
+    None: as `LinPro` does by default.  `protocol` is the evaluator that goes with it, run at the very numbers
+    `tiou_thresholds`.
     """
 
     banks: tuple[Bank, ...] = ()
@@ -436,6 +437,7 @@ class Pipeline(Settings):
     num_classes: int | None = None
     labels: LinPro | None = None
     protocol: str = "activitynet"
+    tiou_thresholds: tuple[float, ...] = ()
     provenance: str = ""
 
     def _check(self) -> None:
@@ -445,6 +447,12 @@ class Pipeline(Settings):
         self._kind("labels", LinPro, type(None))
         self._kind("protocol", str)
         self._count("num_classes", optional=True, at_least=1)
+        tious = _checks.as_threshold_list(self.tiou_thresholds, "Pipeline.tiou_thresholds").tolist()
+        object.__setattr__(
+            self,
+            "tiou_thresholds",
+            tuple(_checks.as_tiou_threshold(t, "Pipeline.tiou_thresholds", inclusive=True) for t in tious),
+        )
         for name, kinds in (("banks", (Bank,)), ("stages", _STAGES)):
             self._kind(name, tuple)
             for item in getattr(self, name):

@@ -175,6 +175,11 @@ def test_presets_are_listed_and_shown(capsys):
     listed = capsys.readouterr().out
     for name in ("gaufuse_thumos", "rskp_thumos", "two_stream_anet13", "ptlr_thumos"):
         assert name in listed
+    assert run("presets", "--table") == 0
+    printed = capsys.readouterr().out.splitlines()
+    begun = [line.split()[0] for line in printed[1:] if line[0] != " "]  # a second bank stands below
+    assert begun == [*presets.names(), *presets.elsewhere()]
+    assert "> max - 0.5 (max - min)" in next(line for line in printed if line.startswith("wtalc"))
     assert run("presets", "gaufuse") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["type"] == "Pipeline"

@@ -470,8 +470,11 @@ def test_shorthand_equals_a_video():
 def test_every_preset_takes_tiny_videos(preset, length):
     for fill in (0.0, 0.5):
         cas = np.full((length, 2), fill)
-        maps = dict.fromkeys(("cas", "logits", "ots", "rts"), cas) | {"attention": np.full(length, fill)}
+        maps = dict.fromkeys(("cas", "logits", "ots", "rts"), cas)
+        maps |= dict.fromkeys(("attention", "magnitude", "flow_act", "rgb_act"), np.full(length, fill))
         video = Video("v", maps, {"video": np.array([0.9, 0.1])}, seconds_per_snippet=0.64, duration=2.0)
+        if not presets.get(preset).banks:
+            video = replace(video, proposals=Segments([[0, 1], [0.5, 2]][:length], [0, 1][:length], [fill] * length))
         found = PostProcessor.from_preset(preset)(video)
         assert found.segments.shape == (len(found), 2)
         assert found.unit == (

@@ -114,7 +114,7 @@ def _given(pipeline, rng, videos: int, place) -> dict:
     return {"maps": maps, "video_scores": place(rng.uniform(0.2, 1, (videos, 4)))}
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", [name for name in presets.names() if presets.get(name).banks])
 def test_presets_on_a_device(name):
     """All stages of all presets."""
     process = tpt.PostProcessor.from_preset(name, num_classes=None, background="none")

@@ -34,7 +34,8 @@ def some_videos(rng, lengths=(0, 1, 2, 3, 40, 70, 25), classes=4, scale=1.0):
     videos = []
     for i, length in enumerate(lengths):
         maps = {name: random_maps(rng, length, classes) * scale + rng.random((length, classes)) * 5e-3 for name in MAPS}
-        maps["attention"] = random_maps(rng, length, 1)[:, 0]
+        for name in ("attention", "magnitude", "flow_act", "rgb_act"):
+            maps[name] = random_maps(rng, length, 1)[:, 0]
         videos.append(Video(f"v{i}", maps, {"video": rng.random(classes)}, 0.5 + i / 10, duration=30.0))
     return videos
 
@@ -92,7 +93,7 @@ def check(pipeline, videos, **options):
     return found
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", [name for name in presets.names() if presets.get(name).banks])
 def test_every_preset_gives_what_the_core_gives(rng, name):
     low = name.startswith(("rskp", "gaufuse", "facnet")) or name == "two_stream_anet13"
     videos = some_videos(rng, scale=0.06 if low else 1.0)
@@ -100,6 +101,31 @@ def test_every_preset_gives_what_the_core_gives(rng, name):
     assert len(found) > 10
     with tpt.backend("core"):
         assert_same(tpt.PostProcessor.from_preset(name)(**as_padded(videos)), found)
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if not presets.get(name).banks])
+def test_every_preset_of_given_proposals_gives_what_the_core_gives(rng, name):
+    counts, step, duration = (0, 40, 90), 0.5, 45.0
+    start = rng.uniform(-2, 90, sum(counts))
+    given = Segments(
+        np.column_stack([start, start + rng.uniform(0, 3, sum(counts)) ** 2]),
+        rng.integers(0, 3, sum(counts)),
+        rng.uniform(0, 1, sum(counts)),
+        np.concatenate([[0], np.cumsum(counts)]),
+    )
+    process = tpp.PostProcessor.from_preset(name)
+    videos = [Video(f"v{i}", {}, {}, step, duration, proposals=part) for i, part in enumerate(given.split())]
+    expected = Segments.concatenate(process.process(videos, 1))
+    for backend in ("core", "batched"):
+        with tpt.backend(backend):
+            found = tpt.PostProcessor.from_preset(name)(
+                proposals=tpt.Segments.from_numpy(given),
+                seconds_per_snippet=step,
+                duration=duration,
+                video_ids=[video.id for video in videos],
+            )
+        assert_same(found, expected)
+    assert len(expected) > 20
 
 
 @pytest.mark.parametrize("name", ["gaufuse", "rskp", "basnet", "cola", "asmloc", "hamnet", "co2net"])
@@ -178,6 +204,7 @@ SETTINGS = {
     "fusion of scores": (BANK, (config.Fuse(threshold=0.3, temperature=0.1, weights="threshold"),), {}),
     "the best": (BANK, (config.Keep(min_score=0.1, min_length=1.0, top=3, cumulative=0.8),), {}),
     "the best of each class": (BANK, (config.Keep(top=2, per="class"),), {}),
+    "most of the scores, and negative ones": (BANK, (config.Keep(cumulative=0.5),), {}),
     "most of the scores": (BANK, (config.Keep(min_score=0.0, cumulative=0.5),), {}),
     "seconds": (BANK, (config.Expand(ratio=0.3), config.Seconds(clamp=True), config.Expand(ratio=0.1)), {}),
     "fused seconds": (BANK, (config.Fuse(threshold=0.3, temperature=0.1), config.Seconds()), {}),

@@ -1,8 +1,9 @@
-"""``tal-postproc presets``: what there is."""
+"""``tal-postproc presets``: what there is, as a list, a table, or one of them as JSON."""
 
 from __future__ import annotations
 
 import argparse
+from itertools import zip_longest
 
 from .. import presets
 from ._common import Commands, Parser, declare, left_table
@@ -15,13 +16,18 @@ def list_presets(args: argparse.Namespace) -> None:
 
         print(json.dumps(presets.get(args.name).to_dict(), indent=2))
         return
+    if args.table:
+        header, *table = presets.table()
+        rows = [line for row in table for line in zip_longest(*(cell.split("; ") for cell in row), fillvalue="")]
+        print("\n".join(line.rstrip() for line in left_table(header, rows)))
+        return
     short = {full: name for name, full in presets.aliases().items()}
-    rows = []
+    listed = []
     for name in presets.names():
         pipeline = presets.get(name)
         stages = ", ".join(type(stage).__name__ for stage in pipeline.stages)
-        rows.append([name, short.get(name, ""), stages, pipeline.protocol, pipeline.provenance.split(",")[0]])
-    print("\n".join(line.rstrip() for line in left_table(["preset", "short", "stages", "protocol", "from"], rows)))
+        listed.append([name, short.get(name, ""), stages, pipeline.protocol, pipeline.provenance.split(",")[0]])
+    print("\n".join(line.rstrip() for line in left_table(["preset", "short", "stages", "protocol", "from"], listed)))
 
 
 def register(commands: Commands[Parser]) -> None:
@@ -32,4 +38,8 @@ def register(commands: Commands[Parser]) -> None:
         "The published pipelines, or the settings of one of them as JSON.",
         "tal-postproc presets gaufuse",
     )
-    command.add_argument("name", nargs="?", help="a preset")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("name", nargs="?", help="a preset")
+    what.add_argument(
+        "--table", action="store_true", help="all settings in a table, with the published chains that are functions"
+    )

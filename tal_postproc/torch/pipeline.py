@@ -796,7 +796,9 @@ def _keep(stage: Keep, rows: Any, given: _Given) -> Any:
         filled = offsets[1:] > offsets[:-1]
         largest = torch.zeros(len(filled), dtype=sums.dtype, device=sums.device)
         largest = largest.scatter_reduce(0, group, sums, "amax", include_self=False)
-        order = order[sums <= stage.cumulative * largest[group]]
+        count = torch.zeros_like(largest, dtype=torch.int64)
+        count = count.index_add(0, group, (sums <= stage.cumulative * largest[group]).long())
+        order = order[torch.arange(len(order), device=order.device) - offsets[group] < count[group]]
     return rows.take(order)
 
 

@@ -2,8 +2,8 @@
 
 `rskp` and `gaufuse` follow evaluation/detectionMAP.py of the two codes in manner and cost (lists over snippets,
 a NumPy mean per proposal, a greedy loop); benchmarks use them as the contender.  `two_stream` and `ptlr` follow the
-equations of their papers, which come without code.  `basnet`, `cola`, `asmloc`, `hamnet`, `co2net` and `delu` say what
-the codes of those names do.
+equations of their papers, which come without code.  All others say what the codes of those names do; `asmloc` holds for
+ACM-Net, `actionformer` for OpenTAD.
 """
 
 from __future__ import annotations
@@ -176,18 +176,22 @@ def _zeroed(column, threshold):
     return [0.0 if x < threshold else x for x in column]
 
 
-def _runs(passing, min_length=1):
-    """[start, stop) of every stretch of True; nothing at all where the first step alone is True."""
-    marked = [t for t, inside in enumerate(passing) if inside]
-    if not any(marked):  # the published question is whether any *index* is true, and index 0 is not
-        return []
+def _stretches(passing):
+    """[start, stop) of every stretch of True."""
     runs = []
-    for t in marked:
+    for t in [t for t, inside in enumerate(passing) if inside]:
         if runs and runs[-1][1] == t:
             runs[-1][1] = t + 1
         else:
             runs.append([t, t + 1])
-    return [run for run in runs if run[1] - run[0] >= min_length]
+    return runs
+
+
+def _runs(passing, min_length=1):
+    """Stretches of some length; nothing at all where the first step alone is True."""
+    if not any(t for t, inside in enumerate(passing) if inside):  # any *index* that is true, and index 0 is not
+        return []
+    return [run for run in _stretches(passing) if run[1] - run[0] >= min_length]
 
 
 def _oic_a(column, s, e, ratio):
@@ -232,50 +236,157 @@ def _table(rows):
     return np.array(sorted(rows, key=lambda row: (row[0], -row[3])), dtype=np.float64).reshape(-1, 4)
 
 
+def _rows(c, own, thresholds, scored, *, factor, seconds, ratio, min_length, add=0.0):
+    """Proposals of one class at all thresholds on `own`; `scored` turns that map, zeroed below, into the one scored."""
+    rows = []
+    for threshold in thresholds:
+        zeroed = _zeroed(own, threshold)
+        for s, e in _runs([x > 0 for x in zeroed], min_length):
+            contrast = _oic_a(scored(zeroed), s, e, ratio)
+            rows.append([c, s / factor * seconds, e / factor * seconds, contrast + add])
+    return rows
+
+
+def _as_zeroed(zeroed):
+    return zeroed
+
+
 def basnet(cas, video_scores, seconds, *, thresholds):
     """Rows [class, start, end, score] in seconds.  Video scores have become 0 or 1 before 0.2 times them is added."""
     found = []
     for c in _searched(video_scores, 0.25, False, False) if len(cas) else []:
-        column, rows = _interpolated(_minmax_relu(cas[:, c].tolist()), 24), []
-        for threshold in thresholds:
-            zeroed = _zeroed(column, threshold)
-            for s, e in _runs([x > 0 for x in zeroed]):
-                rows.append([c, s / 24 * seconds, e / 24 * seconds, _oic_a(zeroed, s, e, 0.25) + 0.2 * 1])
-        found += _nms_plus_one(rows, 0.7)
+        column = _interpolated(_minmax_relu(cas[:, c].tolist()), 24)
+        how = {"factor": 24, "seconds": seconds, "ratio": 0.25, "min_length": 1, "add": 0.2 * 1}
+        found += _nms_plus_one(_rows(c, column, thresholds, _as_zeroed, **how), 0.7)
+    return _table(found)
+
+
+def _two_maps(column_of, other, video_scores, seconds, thresholds, other_thresholds, *, classes, nms, min_length):
+    """Runs of both maps, all scored on the first: zeroed below the threshold for its own runs, raw for the others."""
+    found = []
+    for c in _searched(video_scores, classes, True, True) if len(other) else []:
+        column, fine = _interpolated(column_of(c), 24), _interpolated(other, 24)
+        how = {"factor": 24, "seconds": seconds, "ratio": 0.25, "min_length": min_length, "add": 0.2 * video_scores[c]}
+        rows = _rows(c, column, thresholds, _as_zeroed, **how)
+        rows += _rows(c, fine, other_thresholds, lambda _, raw=column: raw, **how)
+        found += _nms_plus_one(rows, nms)
     return _table(found)
 
 
 def cola(cas, attention, video_scores, seconds, *, cas_thresholds, attention_thresholds, class_threshold=0.2):
-    """Runs of both maps, all scored on the CAS: zeroed below the threshold for its own runs, raw for the others."""
+    """Both maps normalised and limited to [0, 1]."""
+    return _two_maps(
+        lambda c: _clip(_minmax_relu(cas[:, c].tolist())),
+        _clip(_minmax_relu(attention.tolist())) if len(attention) else [],
+        video_scores,
+        seconds,
+        cas_thresholds,
+        attention_thresholds,
+        classes=class_threshold,
+        nms=0.6,
+        min_length=2,
+    )
+
+
+def um(cas, magnitude, video_scores, seconds, *, thresholds, magnitude_thresholds):
+    """The classes' softmax times the magnitude, normalised; the magnitude has been normalised before."""
+    return _two_maps(
+        lambda c: _clip(_minmax_relu([x * m for x, m in zip(cas[:, c].tolist(), magnitude.tolist())])),
+        magnitude.tolist(),
+        video_scores,
+        seconds,
+        thresholds,
+        magnitude_thresholds,
+        classes=0.2,
+        nms=0.6,
+        min_length=2,
+    )
+
+
+def lacp(cas, foreground, video_scores, seconds, *, thresholds, foreground_thresholds):
+    """Both maps as they are."""
+    return _two_maps(
+        lambda c: cas[:, c].tolist(),
+        foreground.tolist(),
+        video_scores,
+        seconds,
+        thresholds,
+        foreground_thresholds,
+        classes=0.5,
+        nms=0.7,
+        min_length=1,
+    )
+
+
+def asl(cas, flow, rgb, video_scores, seconds, *, thresholds):
+    """The mean of three maps, never zeroed where it is scored."""
     found = []
-    for c in _searched(video_scores, class_threshold, True, True) if len(cas) else []:
-        column = _interpolated(_clip(_minmax_relu(cas[:, c].tolist())), 24)
-        actionness = _interpolated(_clip(_minmax_relu(attention.tolist())), 24)
-        rows = []
-        for own, thresholds in ((column, cas_thresholds), (actionness, attention_thresholds)):
-            for threshold in thresholds:
-                zeroed = _zeroed(own, threshold)
-                for s, e in _runs([x > 0 for x in zeroed], min_length=2):
-                    contrast = _oic_a(zeroed if own is column else column, s, e, 0.25)
-                    rows.append([c, s / 24 * seconds, e / 24 * seconds, contrast + 0.2 * video_scores[c]])
-        found += _nms_plus_one(rows, 0.6)
+    for c in _searched(video_scores, 0.25, True, True) if len(cas) else []:
+        column = _interpolated([sum(three) / 3 for three in zip(cas[:, c].tolist(), flow.tolist(), rgb.tolist())], 24)
+        how = {"factor": 24, "seconds": seconds, "ratio": 0.25, "min_length": 1, "add": 0.2 * video_scores[c]}
+        found += _nms_plus_one(_rows(c, column, thresholds, lambda _, raw=column: raw, **how), 0.4)
     return _table(found)
 
 
-def asmloc(cas, attention, video_scores, seconds, *, cas_thresholds, attention_thresholds, warp=None):
+def _warped(rows, warp):
+    if warp is None:
+        return rows
+    return [[c, float(np.interp(s, *warp)), float(np.interp(e, *warp)), score] for c, s, e, score in rows]
+
+
+def asmloc(cas, attention, video_scores, seconds, *, cas_thresholds, attention_thresholds, nms=0.45, warp=None):
     """As `cola` on maps as they are, narrower margins, no video score; `warp` moves seconds before suppression."""
     found = []
     for c in _searched(video_scores, 0.25, False, True) if len(cas) else []:
         column, foreground = (_interpolated(values.tolist(), 20) for values in (cas[:, c], attention))
-        rows = []
-        for own, thresholds in ((column, cas_thresholds), (foreground, attention_thresholds)):
-            for threshold in thresholds:
-                zeroed = _zeroed(own, threshold)
-                for s, e in _runs([x > 0 for x in zeroed], min_length=2):
-                    ends = [s / 20 * seconds, e / 20 * seconds]
-                    ends = ends if warp is None else [float(np.interp(t, *warp)) for t in ends]
-                    rows.append([c, *ends, _oic_a(zeroed if own is column else column, s, e, 0.2)])
-        found += _nms_plus_one(rows, 0.45)
+        how = {"factor": 20, "seconds": seconds, "ratio": 0.2, "min_length": 2}
+        rows = _rows(c, column, cas_thresholds, _as_zeroed, **how)
+        rows += _rows(c, foreground, attention_thresholds, lambda _, raw=column: raw, **how)
+        found += _nms_plus_one(_warped(rows, warp), nms)
+    return _table(found)
+
+
+def asmloc_anet(cas, attention, video_scores, seconds, *, cas_thresholds, attention_thresholds, warp=None):
+    """ActivityNet: scored on 0.7 cas + 0.3 attention, with the map that was thresholded zeroed in it."""
+    found = []
+    for c in _searched(video_scores, 0.1, False, True) if len(cas) else []:
+        column, foreground = (_interpolated(values.tolist(), 20) for values in (cas[:, c], attention))
+        how = {"factor": 20, "seconds": seconds, "ratio": 0.15, "min_length": 2}
+        rows = _rows(c, column, cas_thresholds, lambda x, b=foreground: _blend(x, b), **how)
+        how["add"] = 0.25 * video_scores[c]
+        rows += _rows(c, foreground, attention_thresholds, lambda x, a=column: _blend(a, x), **how)
+        found += _nms_plus_one(_warped(rows, warp), 0.9)
+    return _table(found)
+
+
+def _blend(cas, attention):
+    return [0.7 * a + 0.3 * b for a, b in zip(cas, attention)]
+
+
+def asmloc_selected(rows, *, alpha, delta, end):
+    """Pseudo segments: the best of each class while their sum is at most alpha of all, longer by delta at both ends."""
+    found = []
+    for c in sorted({row[0] for row in rows.tolist()}):
+        mine = sorted((row for row in rows.tolist() if row[0] == c), key=lambda row: -row[3])
+        sums = np.cumsum([row[3] for row in mine])
+        for _, s, e, score in mine[: int((sums <= alpha * sums.max()).sum())]:
+            middle, half = (s + e) / 2, (delta + 0.5) * (e - s)
+            found.append([c, max(0.0, middle - half), min(end, middle + half), score])
+    return _table(found)
+
+
+def wtalc(cas):
+    """One threshold per class and video, halfway between its extremes; classes whose best eighth has a mean above 0."""
+    found = []
+    for c in range(cas.shape[1]):
+        column = cas[:, c].tolist()
+        best = sorted(column)[::-1][: len(column) // 8]
+        if not best or not sum(best) / len(best) > 0:
+            continue
+        threshold = max(column) - (max(column) - min(column)) * 0.5
+        for s, e in _stretches([x > threshold for x in column]):
+            if e - s >= 2:
+                found.append([c, s, e, max(column[s:e]) + 0.7 * sum(best) / len(best)])
     return _table(found)
 
 
@@ -308,3 +419,103 @@ def co2net(logits, attention, *, thresholds, longer_than=None):
     """In snippets; DELU is the same with more thresholds, and its test drops what is not longer than a snippet."""
     rows = _attention_chain(logits, attention, thresholds=thresholds, ratio=10, fallback=True)
     return rows if longer_than is None else rows[rows[:, 2] - rows[:, 1] > longer_than]
+
+
+# ------------------------------------------------------------------------------------ proposals that a network scored
+
+
+def _tiou_eps(a, b):
+    """As compiled code has it: 1e-6 on both lengths."""
+    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
+    return inter / ((a[1] - a[0] + 1e-6) + (b[1] - b[0] + 1e-6) - inter)
+
+
+def _compiled_soft_nms(rows, decay, floor):
+    """Rows [class, start, end, score] in the order of the picks; only the first may be below the floor."""
+    left, picked = [list(row) for row in rows], []
+    while left:
+        best = left.pop(max(range(len(left)), key=lambda i: left[i][3]))
+        if not picked or floor is None or best[3] >= floor:
+            picked.append(best)
+            for row in left:
+                row[3] *= decay(best[1:3], _tiou_eps(best[1:3], row[1:3]))
+    return picked
+
+
+def gaussian(sigma):
+    return lambda pick, overlap: np.exp(-(overlap**2) / sigma)
+
+
+def improved(sigma, t1, t2):
+    """OpenTAD: only what overlaps more than the pick's length allows."""
+    return lambda pick, o: np.exp(-(o**2) / sigma) if o >= t1 + t2 * (pick[1] - pick[0] + 1e-6) else 1.0
+
+
+def _voted(row, voters, threshold, by_overlap):
+    total, ends = 0.0, [0.0, 0.0]
+    for voter in voters:
+        overlap = _tiou(row[1:3], voter[1:3])
+        if overlap >= threshold:
+            weight = voter[3] * (overlap if by_overlap else 1.0)
+            total += weight
+            ends = [ends[0] + weight * voter[1], ends[1] + weight * voter[2]]
+    return [row[0], ends[0] / total, ends[1] / total, row[3]]
+
+
+def actionformer(
+    rows,
+    decay,
+    *,
+    limit,
+    per_class,
+    least=None,
+    top=None,
+    shortest=None,
+    floor=0.001,
+    voting=None,
+    by_overlap=False,
+    grid=None,
+    decimals=None,
+):
+    """Rows [class, start, end, score]: choice, suppression, voting, then (seconds per step, duration) and rounding."""
+    rows = [list(row) for row in rows]
+    if least is not None:
+        rows = [row for row in rows if row[3] > least]
+    if top is not None:
+        rows = sorted(rows, key=lambda row: -row[3])[:top]
+    if shortest is not None:
+        rows = [row for row in rows if row[2] - row[1] > shortest]
+    kept = []
+    for c in sorted({row[0] for row in rows}) if per_class else [None]:
+        kept += _compiled_soft_nms([row for row in rows if not per_class or row[0] == c], decay, floor)
+    kept = sorted(kept, key=lambda row: -row[3])[:limit]
+    if voting is not None:
+        kept = [_voted(row, rows, voting, by_overlap) for row in kept]
+    if grid is not None:
+        step, duration = grid
+        kept = [[c, *(min(max(t * step, 0.0), duration) for t in ends), score] for c, *ends, score in kept]
+    if decimals is not None:
+        kept = [[c, *(round(t, decimals[0]) for t in ends), round(score, decimals[1])] for c, *ends, score in kept]
+    return _table(kept)
+
+
+def mmaction(rows, alpha, low, high, top):
+    """Rows [class, start, end, score] of fractions; it keeps one more than `top`."""
+    left, kept = [list(row) for row in rows], []
+    while left and len(kept) <= top:
+        best = left.pop(max(range(len(left)), key=lambda i: left[i][3]))
+        kept.append(best)
+        for row in left:
+            overlap = _tiou(best[1:3], row[1:3])
+            if overlap > low + (high - low) * (best[2] - best[1]):
+                row[3] *= np.exp(-(overlap**2) / alpha)
+    return _table(kept)
+
+
+def pmil(rows, sigma=0.3):
+    """Rows [class, start, end, score] in snippets."""
+    return _table([row for c in sorted({row[0] for row in rows}) for row in _soft_nms_plus_one(_of(rows, c), sigma)])
+
+
+def _of(rows, c):
+    return [row for row in rows if row[0] == c]
