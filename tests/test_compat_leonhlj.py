@@ -259,6 +259,13 @@ def test_fusion_equals_the_oracle(temperature, rng):
     assert gaufuse.prediction_fuse_module(rows, 0.25) == gaufuse.prediction_fuse_module(rows, 0.25, T=0.1)
 
 
+def test_the_sign_of_the_inner_mean_counts_in_the_divisor():
+    rows = np.array([[0, 10, 0.5, 0.2], [1, 10, 0.4, -0.1], [2, 10, 0.3, 0.1]])
+    assert_allclose(
+        gaufuse.prediction_fuse_module(rows, 0.25, T=0.5)[1], oracle.fuse(rows, 0.25, 0.5)[1], rtol=1e-12, atol=0
+    )
+
+
 def test_fusion_where_the_original_has_no_answer():
     with np.errstate(divide="ignore", invalid="ignore"):
         assert not np.isfinite(oracle.fuse(np.array([[0, 10, 0.5, 0.0]]), 0.25, 0.1)[1]).all()
