@@ -151,8 +151,9 @@ class PostProcessor:
 
         Examples
         --------
-        >>> video = Video("v", {"cas": np.array([[0.0], [0.02], [0.9], [0.02], [0.0]])}, {"video": [1.0]})
-        >>> trace = PostProcessor.from_preset("rskp", num_classes=1, background="none").trace(video)
+        >>> from tal_postproc.config import Bank, Nms
+        >>> chain = Pipeline(banks=(Bank(thresholds=(0.25, 0.75)),), stages=(Nms(threshold=0.3),))
+        >>> trace = PostProcessor(chain).trace(Video("v", {"cas": [[0.0], [0.5], [0.9], [0.5], [0.0]]}))
         >>> len(trace.proposals), len(trace.detections), trace.assignment
         (2, 1, array([0, 0]))
         """
