@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from tal_postproc import synthetic
+from tests.oracles import compat_leonhlj as literal_leonhlj
 
 from . import common
 from .common import Report, Row, Unavailable
@@ -45,7 +50,140 @@ def _need(module: str, package: str | None = None) -> Any:
         raise Unavailable(f"not installed (pip install {package or module})") from error
 
 
-FAMILIES: tuple[Callable[[], Sequence[Case]], ...] = ()
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # annotation folders; they go with the process
+
+
+def _thumos_set(count: int) -> tuple[list[np.ndarray], list[np.ndarray], list[int], str]:
+    """Video scores, maps, lengths and annotation folder of THUMOS14-like test videos."""
+    data = synthetic.make_videos(count, seed=0)
+    truth = data.ground_truth
+    used = np.unique(truth.labels)
+    names = np.array(data.classes, "S")[used]
+    arrays = {
+        "segments": [one.segments.tolist() for one in truth.split()],
+        "labels": [[data.classes[c] for c in one.labels] for one in truth.split()],
+    }
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    folder = Path(_FOLDERS[-1].name)
+    for stem, lists in arrays.items():
+        column = np.empty(count, object)
+        column[:] = lists
+        np.save(folder / f"{stem}.npy", column)
+    np.save(folder / "classlist.npy", names)
+    np.save(folder / "videoname.npy", np.array([video.id for video in data], "S"))
+    np.save(folder / "subset.npy", np.full(count, b"test"))
+    (folder / "Ambiguous_test.txt").write_text(f"{data[0].id}  1.0 2.0\n")
+    scores = [video.scores["video"][used] for video in data]
+    maps = [video.maps["cas"][:, used].astype(np.float64) for video in data]
+    return scores, maps, [len(one) for one in maps], str(folder)
+
+
+def _thumos_options(start: float, end: float, step: float, class_threshold: float) -> SimpleNamespace:
+    return SimpleNamespace(
+        feature_type="I3D",
+        class_threshold=class_threshold,
+        start_threshold=start,
+        end_threshold=end,
+        threshold_interval=step,
+        use_new_predictor=True,
+        eval_temperature=0.2,
+    )
+
+
+def _proposals(count: int) -> np.ndarray:
+    """Rows [video, start, end, score, inner] of one class: nested and repeated, as many thresholds find them."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 2000, count)
+    end = start + rng.integers(2, 60, count)
+    return np.column_stack([np.zeros(count), start, end, rng.random(count), rng.random(count)])
+
+
+def rskp() -> Sequence[Case]:
+    from tal_postproc.compat import rskp as ours
+
+    args = _thumos_options(0.001, 0.04, 0.002, 0.1)
+    return (
+        Case(
+            "RSKP",
+            "NonMaximumSuppression",
+            "proposals",
+            1000,
+            lambda size: (_proposals(size)[:, :4], 0.5),
+            literal_leonhlj.nms,
+            ours.NonMaximumSuppression,
+        ),
+        Case(
+            "RSKP",
+            "getDetectionMAP",
+            "videos",
+            50,
+            lambda size: (*_thumos_set(size), args),
+            partial(literal_leonhlj.get_detection_map, "rskp"),
+            ours.getDetectionMAP,
+        ),
+    )
+
+
+def facnet() -> Sequence[Case]:
+    from tal_postproc.compat import facnet as ours
+
+    args = _thumos_options(0.03, 0.055, 0.005, 0.1)
+    return (
+        Case(
+            "FAC-Net",
+            "getSingleStreamDetectionMAP",
+            "videos",
+            50,
+            lambda size: (*_thumos_set(size), args),
+            partial(literal_leonhlj.get_detection_map, "facnet"),
+            ours.getSingleStreamDetectionMAP,
+        ),
+    )
+
+
+def gaufuse() -> Sequence[Case]:
+    from tal_postproc.compat import gaufuse as ours
+
+    args = _thumos_options(0.001, 0.04, 0.002, 0.16)
+    thresholds = np.arange(0.001, 0.04, 0.002)
+
+    def given(size: int) -> tuple[Any, ...]:
+        *outputs, folder = _thumos_set(size)
+        return (*outputs, thresholds, folder, args)
+
+    return (
+        Case(
+            "GauFuse",
+            "prediction_fuse_module",
+            "proposals",
+            1000,
+            lambda size: (_proposals(size)[:, 1:], 0.25),
+            lambda segs, overlap: literal_leonhlj.fuse(segs, overlap, 0.1),
+            ours.prediction_fuse_module,
+        ),
+        Case(
+            "GauFuse",
+            "getActLoc",
+            "videos",
+            50,
+            given,
+            partial(literal_leonhlj.get_act_loc, "gaufuse"),
+            ours.getActLoc,
+        ),
+    )
+
+
+def wtalc() -> Sequence[Case]:
+    from tal_postproc.compat import wtalc as ours
+
+    def given(size: int) -> tuple[Any, ...]:
+        _, maps, _, folder = _thumos_set(size)
+        return maps, 0.5, folder, _thumos_options(0, 1, 1, 0)
+
+    return (Case("W-TALC", "getLocMAP", "videos", 50, given, literal_leonhlj.wtalc_loc_map, ours.getLocMAP),)
+
+
+FAMILIES: tuple[Callable[[], Sequence[Case]], ...] = (rskp, facnet, gaufuse, wtalc)
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement

@@ -1,6 +1,6 @@
-"""RSKP, FAC-Net, GauFuse and W-TALC written down literally: one proposal, one pair of rows, one snippet at a time.
+"""RSKP, FAC-Net, GauFuse and W-TALC written down literally, in the manner and at the cost of the originals.
 
-Every function has the arguments of the original's and does, in lists and plain loops, what is known of it.  Where the
+Every function has the arguments of the original's and does, in lists and loops, what is known of it.  Where the
 original divides by zero on an empty cluster or a pair of empty segments, or stops on an empty class, so does this.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from .evaluation import filter_ambiguous, interpolated, not_interpolated, tiou_frames
+from .pipelines import _greedy, _rskp_proposals
 
 
 def factor_of(args):
@@ -39,43 +40,11 @@ def class_order(videos, classes):
     return [classes.index(name) for name in sorted({name for _, labels, _ in videos for name in labels})]
 
 
-def proposals(column, thresholds, min_length, ratio, power, outer_weight):
-    """[start, end, score, inner] of every run; the end is one late, the frame after the run counts as inside."""
-    found = []
-    for threshold in thresholds:
-        mask = [0, *(int(x > threshold) for x in column), 0]
-        starts = [t for t in range(len(mask) - 1) if mask[t + 1] - mask[t] == 1]
-        stops = [t for t in range(len(mask) - 1) if mask[t + 1] - mask[t] == -1]
-        for s, e in zip(starts, stops):
-            if e - s < min_length:
-                continue
-            margin = ratio * (e - s) ** power
-            outside = [*range(max(0, int(s - margin)), s), *range(e + 1, min(len(column) - 1, int(e + margin + 1)))]
-            inner = np.mean(column[s : e + 1])
-            outer = np.mean(column[outside]) if outside else 0.0
-            found.append([s, e + 1, inner - outer_weight * outer, inner])
-    return found
-
-
-def clusters(starts, ends, scores, threshold):
-    """[pick, members] in the order of the picks: the last row of an ascending sort, then those that it covers."""
-    left = list(np.argsort(scores, kind="stable"))
-    while left:
-        pick = left.pop()
-        members = []
-        for row in left:
-            shared = max(0.0, min(ends[pick], ends[row]) - max(starts[pick], starts[row]) + 1)
-            if shared / (ends[row] - starts[row] + 1) > threshold:
-                members.append(row)
-        left = [row for row in left if row not in members]
-        yield pick, [pick, *members]
-
-
 def nms(segs, overlapThresh):
     """Indices of rows [video, start, end, score] that stay."""
     if len(segs) == 0:
         return []
-    return [pick for pick, _ in clusters(segs[:, 1], segs[:, 2], segs[:, 3], overlapThresh)]
+    return [pick for pick, _ in _greedy(segs[:, 1:], overlapThresh)]
 
 
 def fuse(segs, overlapThresh, T):
@@ -83,7 +52,7 @@ def fuse(segs, overlapThresh, T):
     picks, fused = [], []
     if len(segs) == 0:
         return picks, fused
-    for pick, members in clusters(segs[:, 0], segs[:, 1], segs[:, 2], overlapThresh):
+    for pick, members in _greedy(segs, overlapThresh):
         sums, total = [0.0, 0.0, 0.0], 0.0
         for row in members:
             weight = np.exp(segs[row, 3] / T)
@@ -118,7 +87,7 @@ def get_act_loc(codebase, vid_preds, frm_preds, vid_lens, act_thresh_cas, annota
         for i, position in enumerate(kept):
             if vid_preds[position][c] < args.class_threshold:
                 continue
-            found = np.array(proposals(frm_preds[position][:, c], act_thresh_cas, **rule)).reshape(-1, 4)
+            found = _rskp_proposals(frm_preds[position][:, c], act_thresh_cas, **rule)
             if codebase == "gaufuse" and args.use_new_predictor:
                 rows += [[i, *row] for row in fuse(found, overlap, args.eval_temperature)[1]]
             else:
@@ -220,7 +189,7 @@ def generate_segs(vid_preds, frm_preds, args, num_cls=21):
     for c in range(num_cls):
         rows = []
         if vid_preds[c] >= args.class_threshold:
-            found = np.array(proposals(frm_preds[:, c], thresholds_of(args), **rule)).reshape(-1, 4)
+            found = _rskp_proposals(frm_preds[:, c], thresholds_of(args), **rule)
             rows = sorted(fuse(found, overlap, args.dist_temperature)[1], key=lambda row: -row[2])
         result.append(np.array(rows).reshape(-1, 3))
     return result
@@ -235,15 +204,16 @@ def wtalc_detections(predictions, annotation_path, args):
         rows = []
         for i, position in enumerate(kept):
             column = predictions[position][:, c]
-            top = sorted(column, reverse=True)[: len(column) // 8]
-            share = sum(top) / len(top) if top else 0.0
+            top = np.sort(column)[::-1][: int(len(column) / 8)]
+            share = np.mean(top) if len(top) else 0.0
             if not share > 0.0:
                 continue
-            threshold = max(column) - (max(column) - min(column)) * 0.5
-            mask = [0, *(int(x > threshold) for x in column), 0]
-            starts = [t for t in range(len(mask) - 1) if mask[t + 1] - mask[t] == 1]
-            stops = [t for t in range(len(mask) - 1) if mask[t + 1] - mask[t] == -1]
-            rows += [[i, s, e, max(column[s:e]) + 0.7 * share] for s, e in zip(starts, stops) if e - s >= 2]
+            threshold = np.max(column) - (np.max(column) - np.min(column)) * 0.5
+            above = np.concatenate([np.zeros(1), (column > threshold).astype(np.float64), np.zeros(1)])
+            steps = [above[t] - above[t - 1] for t in range(1, len(above))]
+            starts = [t for t, step in enumerate(steps) if step == 1]
+            stops = [t for t, step in enumerate(steps) if step == -1]
+            rows += [[i, s, e, np.max(column[s:e]) + 0.7 * share] for s, e in zip(starts, stops) if e - s >= 2]
         result[c] = np.array(_unambiguous(rows, names, spans, factor_of(args))).reshape(-1, 4)
     return result
 
