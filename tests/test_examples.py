@@ -18,14 +18,6 @@ from tal_postproc.examples import data, engine, mil  # noqa: E402
 SMOKE = mil.Mil.profiles["smoke"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def small():
     return data.synthetic_features(6, 4, num_rgb=8, num_flow=8, num_classes=3)
@@ -331,7 +323,7 @@ def test_one_video_can_be_learnt_by_heart():
 
 
 def test_the_command(tmp_path, capsys):
-    arguments = ["train", "mil", "--profile", "smoke", "--epochs", "1", "-o", str(tmp_path), "--threads", "1"]
+    arguments = ["train", "mil", "--profile", "smoke", "--epochs", "1", "-o", str(tmp_path)]
     assert cli.main(arguments) == 0
     assert "mil, untrained" in capsys.readouterr().out
     assert cli.main([*arguments, "--set", "nothing=1"]) == 2

@@ -10,7 +10,7 @@ from typing import Any
 from ..types import MissingExtraError
 from .data import TrainTest, read_activitynet, read_wtalc
 
-NAMES = {"mil": "Mil"}  # module -> its recipe
+NAMES = {"mil": "Mil", "rskp": "Rskp"}  # module -> its recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of data, weights, order and Dropout (default 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--amp", action="store_true", help="forward passes in bfloat16 where that is safe")
-    parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
+    parser.add_argument("--threads", type=int, help="of torch (default: 1; paper: all)")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder for log, CSV, checkpoint and detections")
     parser.add_argument("--resume", action="store_true", help="go on with the checkpoint in --output")
     parser.add_argument(
@@ -34,12 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(name: str, args: argparse.Namespace) -> None:
     """Train a method; every line of its log is printed."""
-    import torch
-
     from .engine import Run, train
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
     recipe = getattr(importlib.import_module(f".{name}", __package__), NAMES[name])
     settings = Run(
         profile=args.profile,
@@ -50,6 +46,7 @@ def run(name: str, args: argparse.Namespace) -> None:
         output=args.output,
         resume=args.resume,
         progress=True,
+        threads=args.threads,
         options=dict(_option(text) for text in args.set),
     )
     train(recipe, _data(args), settings, print)

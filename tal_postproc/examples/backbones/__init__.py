@@ -50,6 +50,7 @@ class Backbone(nn.Module, ABC):
     """
 
     terms: ClassVar[tuple[str, ...]]  # names of its losses
+    extra_terms: ClassVar[tuple[str, ...]] = ()  # those that are not classification: a method applies them once
     pipeline: Pipeline  # makes detections of `maps`, background included if they have it
 
     @abstractmethod

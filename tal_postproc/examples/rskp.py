@@ -1,0 +1,208 @@
+"""RSKP (CVPR 2022): representative snippets summarise videos, propagate, and teach; docs/tutorials/rskp.md explains it.
+
+The paper's own network is `backbones.rskp.RskpHead`; any other backbone can take its place (the paper's Table 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..types import Video
+from .backbones import Backbone, Output
+from .backbones.rskp import RskpHead, assign, random_walk, summarize
+from .data import FeatureSet
+from .engine import Profile, Recipe, Say
+
+__all__ = ["Memory", "Rskp"]
+
+MEMORY_FROM = 0.5  # of the training: epoch 100 of 200
+SLOTS = 5
+WALK = 0.5  # w of Eq. 4 to 6
+PSEUDO_TEMPERATURE = 0.2
+OLD, NEW = 0.2, 0.8  # parts of the inter-video and the intra-video logits in the pseudo labels
+PLAIN, PROPAGATED = 0.6, 0.4  # parts of the two branches in a test
+OPTIONS = {"representatives": "em", "propagation": "walk", "pseudo_labels": True, "memory": True, "num_means": 8}
+
+
+class Memory(nn.Module):
+    """The best representative snippets of every class over all videos (Sec. 3.2).
+
+    Parameters
+    ----------
+    num_classes, width : int
+        Sizes.
+    slots : int
+        Snippets per class.
+    """
+
+    features: Tensor
+    scores: Tensor
+
+    def __init__(self, num_classes: int, width: int, slots: int = SLOTS) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(num_classes, slots, width))
+        self.register_buffer("scores", torch.full((num_classes, slots), -1.0))  # nothing there yet
+
+    def read(self, labels: Tensor) -> Tensor:
+        """(n, width): what there is of the classes present, class by class."""
+        chosen: Tensor = self.features[labels][self.scores[labels] >= 0]
+        return chosen
+
+    def offer(self, labels: Tensor, means: Tensor, scores: Tensor) -> None:
+        """Means (n, width) with class scores (n, C): the best stay, in every class present; old ones win ties."""
+        for label in labels.nonzero()[:, 0].tolist():
+            values = torch.cat([self.scores[label], scores[:, label]])
+            best = torch.sort(values, descending=True, stable=True).indices[: self.scores.shape[1]]
+            self.features[label] = torch.cat([self.features[label], means])[best]
+            self.scores[label] = values[best]
+
+
+class Rskp(Recipe):
+    """Options: `representatives` "em", "features" (the snippets themselves) or "none" (one branch); `propagation`
+    "walk" (Eq. 6), "once" (Z mu), "scores" (the logits walk, not the features) or "unclassified" (no classification
+    loss on what was propagated); `pseudo_labels`; `memory`; `num_means`.
+    """
+
+    name = "rskp"
+    profiles: ClassVar = {
+        "smoke": Profile(
+            num_train=12, num_test=6, num_classes=3, num_rgb=16, num_flow=16, width=32, epochs=4, options=OPTIONS
+        ),
+        "default": Profile(options=OPTIONS, epochs=60, learning_rate=5e-4),
+        "paper": Profile(options=OPTIONS, width=2048, epochs=200, learning_rate=5e-5),
+    }
+    terms = ("classification", "extra", "pseudo")
+
+    def __init__(self, data: FeatureSet, profile: Profile, seed: int, device: torch.device) -> None:
+        super().__init__(data, profile, seed, device)
+        self.options = _checked(profile.options)
+        self.backbone = self.make_backbone(data.features(0).shape[1])
+        means = torch.empty(int(self.options["num_means"]), profile.width)
+        nn.init.xavier_uniform_(means)
+        self.means = nn.Parameter(means)
+        self.memory = Memory(data.num_classes, profile.width)
+        self.networks = nn.Module()
+        self.networks.backbone, self.networks.memory, self.networks.means = self.backbone, self.memory, self.means
+        self.networks.to(device)
+        self.optimizer = torch.optim.Adam(
+            self.networks.parameters(), profile.learning_rate, betas=(0.9, 0.99), weight_decay=5e-4
+        )
+        self.pipeline = self.backbone.pipeline
+
+    def make_backbone(self, num_features: int) -> Backbone:
+        """The network below the propagation."""
+        return RskpHead(num_features, self.profile.width, self.data.num_classes)
+
+    def before_epoch(self, epoch: int, say: Say) -> None:
+        if self.uses_memory(epoch) and bool((self.memory.scores < 0).all()):
+            self.fill_memory()
+            say(f"memory filled before epoch {epoch + 1}")
+
+    def uses_memory(self, epoch: int) -> bool:
+        """Whether representative snippets of other videos take part in this epoch."""
+        return bool(self.options["memory"]) and self.two_branches and self.passed(epoch) >= MEMORY_FROM
+
+    @property
+    def two_branches(self) -> bool:
+        """Whether anything is propagated at all."""
+        return bool(self.options["representatives"] != "none")
+
+    def fill_memory(self) -> None:
+        """Offer the representative snippets of the whole training set, in evaluation mode."""
+        self.networks.eval()
+        with torch.no_grad():
+            for index in range(len(self.data)):
+                embedding = self.backbone.embed(self.features(self.data, index))
+                self._offer(self.labels[index], self._representatives(embedding))
+
+    def _representatives(self, embedding: Tensor) -> Tensor:
+        return embedding if self.options["representatives"] == "features" else summarize(embedding, self.means)
+
+    def _offer(self, labels: Tensor, means: Tensor) -> None:
+        with torch.no_grad():
+            scores = torch.softmax(self.backbone.head(means).logits, -1)[:, :-1]
+            self.memory.offer(labels, means, scores)
+
+    def propagated(self, output: Output, means: Tensor) -> Output:
+        """The other branch: the head behind features, or logits, to which the means have spread."""
+        assignment = assign(output.embedding, means)
+        how = self.options["propagation"]
+        if how == "scores":
+            of_means = self.backbone.head(means).logits
+            return replace(output, logits=random_walk(output.logits, of_means, assignment, weight=WALK))
+        if how == "once":
+            return self.backbone.head(assignment @ means)
+        return self.backbone.head(random_walk(output.embedding, means, assignment, weight=WALK))
+
+    def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
+        labels = self.labels[index]
+        output = self.backbone(self.features(self.data, index))
+        found = self.backbone.losses(output, labels)
+        extra = [value for term, value in found.items() if term in self.backbone.extra_terms]
+        total = {"classification": sum_of(found, self.backbone), "extra": sum(extra, output.logits.new_zeros(()))}
+        if not self.two_branches:
+            return total
+        means = self._representatives(output.embedding)
+        intra = self.propagated(output, means)
+        branches = {1.0: intra}
+        labelled, weight = intra.logits, 1.0
+        if self.uses_memory(epoch):
+            slots = self.memory.read(labels)
+            inter = self.propagated(output, slots)
+            branches[0.5] = inter
+            labelled, weight = OLD * inter.logits + NEW * intra.logits, 0.5
+            self._offer(labels, means)
+        if self.options["propagation"] not in ("scores", "unclassified"):
+            for part, branch in branches.items():
+                of_branch = sum_of(self.backbone.losses(branch, labels), self.backbone)
+                total["classification"] = total["classification"] + part * of_branch
+        if self.options["pseudo_labels"]:
+            target = torch.softmax(labelled.detach() / PSEUDO_TEMPERATURE, -1)
+            wrong = -(target * torch.log_softmax(output.logits / PSEUDO_TEMPERATURE, -1)).sum(-1)
+            total["pseudo"] = weight * wrong.mean()
+        return total
+
+    def predict(self, data: FeatureSet, index: int) -> Video:
+        output = self.backbone(self.features(data, index))
+        maps, scores = self.backbone.maps(output)
+        if self.two_branches:
+            other = self.propagated(output, self._representatives(output.embedding))
+            others = self.backbone.maps(replace(other, attention=output.attention))
+            maps, scores = (
+                {name: PLAIN * value + PROPAGATED * spread[name] for name, value in plain.items()}
+                for plain, spread in zip((maps, scores), others)
+            )
+        return Video(
+            data.ids[index],
+            {name: value.double().cpu().numpy() for name, value in maps.items()},
+            {name: value.double().cpu().numpy() for name, value in scores.items()},
+            seconds_per_snippet=data.seconds_per_snippet(index, len(output.logits)),
+        )
+
+
+def sum_of(losses: Mapping[str, Tensor], backbone: Backbone) -> Tensor:
+    """The classification losses of a backbone."""
+    return torch.stack([value for term, value in losses.items() if term not in backbone.extra_terms]).sum()
+
+
+def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, choices in (
+        ("representatives", ("em", "features", "none")),
+        ("propagation", ("walk", "once", "scores", "unclassified")),
+    ):
+        if options[name] not in choices:
+            raise ValueError(f"option `{name}` must be one of {', '.join(choices)}, got {options[name]!r}")
+    return options
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ._command import main
+
+    sys.exit(main("rskp"))
