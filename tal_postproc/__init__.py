@@ -5,7 +5,7 @@
 
 import logging
 
-from . import config, formats, presets, synthetic
+from . import config, formats, presets, synthetic, tuning
 from .bootstrap import bootstrap_map, paired_bootstrap
 from .evaluation import (
     average_recall,
@@ -31,6 +31,7 @@ from .pseudo_labels import (
 from .refresh import LabelRefresher
 from .suppression import batched_nms, nms, segment_voting, soft_nms
 from .tracing import Trace
+from .tuning import TuningResult, tune
 from .types import (
     Annotations,
     AverageRecall,
@@ -80,6 +81,7 @@ __all__ = [
     "RefreshReport",
     "Segments",
     "Trace",
+    "TuningResult",
     "UnitError",
     "Video",
     "Videos",
@@ -111,6 +113,8 @@ __all__ = [
     "synthetic",
     "tiou_matrix",
     "tri_state_label_map",
+    "tune",
+    "tuning",
     "two_threshold_label_map",
     "upsample_tcam",
     "warm_up",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import tal_postproc
-from tal_postproc import cli, config, distributed, evaluation, formats, plotting, presets, synthetic
+from tal_postproc import cli, config, distributed, evaluation, formats, plotting, presets, synthetic, tuning
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -28,7 +28,7 @@ EXECUTED_COMMANDS = {
 }  # they run on the file of the first block
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-ROOMS = (config, distributed, evaluation, formats, plotting, presets, synthetic)
+ROOMS = (config, distributed, evaluation, formats, plotting, presets, synthetic, tuning)
 MODULES = [
     "tal_postproc",
     *(module.name for module in pkgutil.walk_packages(tal_postproc.__path__, "tal_postproc.")),

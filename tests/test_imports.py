@@ -12,7 +12,7 @@ import pytest
 import tal_postproc
 
 PACKAGE = Path(tal_postproc.__file__).parent
-HEAVY = ("torch", "highspy", "scipy.optimize", "pandas", "matplotlib", "triton", "ray", "pyarrow")
+HEAVY = ("torch", "highspy", "scipy.optimize", "pandas", "matplotlib", "triton", "ray", "pyarrow", "optuna")
 
 # A file imports from lower floors only.  Within floor 0, the checkers lie below the types and settings.
 FLOORS = {
@@ -78,6 +78,7 @@ ROOMS = {
     "matplotlib": ("plotting",),
     "ray": ("distributed",),
     "pyarrow": ("distributed",),
+    "optuna": ("tuning",),
 }
 
 

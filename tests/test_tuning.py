@@ -1,0 +1,430 @@
+"""Tuning: names of settings, the same numbers as one pipeline after the other, honest gains, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import tal_postproc as tpp
+from tal_postproc.config import Keep, Nms, Pipeline, SoftNms, Vote
+from tal_postproc.tuning import Range, TuningResult, tune
+from tal_postproc.tuning import _search as search
+from tal_postproc.tuning import _shared as shared
+from tal_postproc.tuning._space import Space
+
+DATA = tpp.synthetic.make_videos(24, seed=3, num_classes=4)
+TRUTH = DATA.ground_truth
+RSKP = replace(tpp.presets.get("rskp"), background="none", num_classes=None, protocol="activitynet")
+SPACE = {"margin.scale": [0.1, 0.25], "stages.0.threshold": [0.2, 0.5, 0.7]}
+
+
+def made(space, setting, pipeline=RSKP):
+    return Space(pipeline, space).make(setting)[0]
+
+
+def detections(pipeline, videos=DATA.videos):
+    found = list(tpp.PostProcessor(pipeline).process(videos))
+    parts = [part if part.unit == "second" else part.to_seconds(0.64) for part in found]
+    return tpp.Segments.concatenate(parts)
+
+
+def literal_map(found, which, **options):
+    """mAP on the videos `which`, copies included, by laying them side by side."""
+    sides = []
+    for side in (found, TRUTH):
+        parts = [side.video(int(v)).replace(video_ids=(), columns={}) for v in which]
+        sides.append(tpp.Segments.concatenate(parts))
+    return tpp.mean_average_precision(*sides, empty_class="zero_ap", **options).average
+
+
+# ------------------------------------------------------------------ names and values
+def test_every_field_can_be_named():
+    space = {
+        "banks.0.score.margin.scale": [0.5],
+        "margin.power": [0.9],
+        "banks.*.min_length": [3],
+        "thresholds.last": [0.08],
+        "thresholds.number": [4],
+        "classes.threshold": [0.3],
+        "stages.0": [Nms(threshold=0.4)],
+        "overlap.kind": ["iou"],
+    }
+    found = made(space, {name: values[0] for name, values in space.items()})
+    bank = found.banks[0]
+    assert (bank.score.margin.scale, bank.score.margin.power, bank.min_length) == (0.5, 0.9, 3)
+    assert_allclose(bank.thresholds, np.linspace(0.001, 0.08, 4), rtol=1e-11)
+    assert found.classes.threshold == 0.3
+    assert found.stages == (Nms(threshold=0.4),)
+    assert replace(found, banks=RSKP.banks, classes=RSKP.classes, stages=RSKP.stages) == RSKP
+
+
+def test_a_list_of_thresholds_is_written_down_or_spaced():
+    assert made({"banks.0.thresholds": [[0.2, 0.1]]}, {"banks.0.thresholds": [0.2, 0.1]}).banks[0].thresholds == (
+        0.2,
+        0.1,
+    )
+    spaced = {"thresholds.first": [0.1], "thresholds.last": [0.4], "thresholds.step": [0.1]}
+    setting = {name: values[0] for name, values in spaced.items()}
+    assert made(spaced, setting).banks[0].thresholds == (0.1, 0.2, 0.3, 0.4)
+    assert len(made({"thresholds.first": [0.0]}, {"thresholds.first": 0.0}).banks[0].thresholds) == 20
+
+
+def test_a_star_is_every_bank_that_knows_the_name():
+    cola = tpp.presets.get("cola")
+    found = made({"banks.*.score.video_weight": [0.7]}, {"banks.*.score.video_weight": 0.7}, cola)
+    assert [bank.score.video_weight for bank in found.banks] == [0.7, 0.7]
+    found = made({"stages.*.threshold": [0.3]}, {"stages.*.threshold": 0.3}, cola)
+    assert found.stages == (cola.stages[0], replace(cola.stages[1], threshold=0.3))
+
+
+def test_a_name_counts_where_the_stage_knows_it():
+    soft = {"type": "SoftNms", "sigma": 0.5}
+    space = {"stages.0": [Nms(threshold=0.5), soft], "sigma": [0.3, 0.7], "stages.0.min_score": [None, 0.1]}
+    result = tune(DATA.videos, TRUTH, RSKP, space, folds=2, num_resamples=2)
+    assert len(result.table) == 5  # NMS once, and soft-NMS four times
+    assert list(result.table[0].setting) == ["stages.0"]
+    assert result.table[-1].setting == {"stages.0": soft, "sigma": 0.7, "stages.0.min_score": 0.1}
+
+
+def test_ranges():
+    assert Range(1, 5, step=2).values() == (1, 3, 5)
+    assert all(isinstance(value, int) for value in Range(1, 5, step=2).values())
+    assert Range(0.1, 0.7, step=0.1).values() == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    assert Range(0.0, 1.0, number=3).values() == (0.0, 0.5, 1.0)
+    assert Range(0.01, 1.0, number=3, log=True).values() == (0.01, 0.1, 1.0)
+    assert Range(0.0, 1.0).values() is None
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "at least one name"),
+        ({"margin.scal": [1]}, "'margin.scal' is no setting of the pipeline; there are"),
+        ({"threshold": [0.5]}, r"means several settings; there are classes.threshold, stages.0.threshold"),
+        ({"stages.0.threshold": [0.5, 1.5]}, "`Nms.threshold` must be at most 1, got 1.5"),
+        ({"stages.0.threshold": ["a"]}, "`Nms.threshold` must be a number"),
+        ({"stages.0": [{"type": "Nms", "treshold": 0.5}]}, "Nms does not know 'treshold'"),
+        ({"stages.0.threshold": []}, "must be a list of at least one value"),
+        ({"stages.0.threshold": "0.5"}, "must be a list of at least one value, or a Range"),
+        ({"stages.0.threshold": [0.5, 0.5]}, "must hold every value once, got 0.5 2 times"),
+        ({"stages.0.threshold": {"first": 0.1}}, "must be a list, or have first, last and step or number"),
+        ({"margin.scale": [1], "banks.0.score.margin.scale": [2]}, "names 'banks.0.score.margin.scale' 2 times"),
+        ({"thresholds.step": [0.1], "thresholds.number": [3]}, "'thresholds.step' or a number in its place, not both"),
+        ({"stages.0.threshold": Range(0.1, 0.5)}, "needs a step or a number for method 'grid'"),
+        ({"stages.0.threshold": Range(0.1, 1.5, step=0.7)}, "`Nms.threshold` must be at most 1, got 1.5"),
+    ],
+)
+def test_spaces_that_cannot_be(space, message):
+    with pytest.raises(ValueError, match=message):
+        tune(DATA.videos, TRUTH, RSKP, space)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.5, 0.1), "`Range.last` must be at least 0.5, got 0.1"),
+        ((0.1, 0.5, 0.0), "`Range.step` must be above 0"),
+        ((0.1, 0.5, 0.1, 3), "goes with neither"),
+        ((0.1, 0.5, None, 1), "`Range.number` must be at least 2"),
+        ((0.0, 0.5, None, None, True), "`Range.first` must be above 0"),
+    ],
+)
+def test_ranges_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Range(*arguments)
+
+
+def test_what_only_a_combination_breaks_is_reported():
+    space = {"thresholds.first": [0.0, 0.3], "thresholds.last": [0.1, 0.5]}
+    result = tune(DATA.videos, TRUTH, RSKP, space, folds=2)
+    assert len(result.table) == 3
+    ((setting, reason),) = result.refused
+    assert setting == {"thresholds.first": 0.3, "thresholds.last": 0.1}
+    assert reason == "`banks.0.thresholds.first` must be at most last, got 0.3 and 0.1"
+
+
+def test_what_the_videos_refuse_is_reported_but_not_of_the_start():
+    result = tune(DATA.videos, TRUTH, RSKP, {"stages.0": [Nms(threshold=0.5), Vote(threshold=0.5)]}, folds=2)
+    assert [reason.split(":")[0] for _, reason in result.refused] == [
+        "`Vote` must follow a suppression in the same unit"
+    ]
+    with pytest.raises(ValueError, match="must follow a suppression"):
+        tune(DATA.videos, TRUTH, replace(RSKP, stages=(Vote(threshold=0.5),)), {"classes.threshold": [0.1]})
+
+
+# ------------------------------------------------------------------ the numbers
+@pytest.mark.parametrize("preset", ["rskp", "gaufuse", "cola", "hamnet"])
+def test_the_table_is_what_the_pipelines_score(preset):
+    start = replace(tpp.presets.get(preset), background="none", num_classes=None)
+    stage = next(i for i, stage in enumerate(start.stages) if hasattr(stage, "overlap"))
+    name = f"stages.{stage}.overlap.length_offset"
+    space = {"banks.*.score.margin.scale": [0.1, 0.3], "classes.threshold": [0.1, 0.4], name: [0.0, 1.0]}
+    options = {"tiou_thresholds": [0.3, 0.5], "protocol": "activitynet"}
+    result = tune(DATA.videos, TRUTH, start, space, folds=3, **options)
+    assert [row.setting for row in result.table] == [dict(zip(space, values)) for values in product(*space.values())]
+    fold = search._folds(TRUTH, len(DATA), 3, 0)
+    for row, pipeline in [(result.baseline, start), *((row, made(space, row.setting, start)) for row in result.table)]:
+        found = detections(pipeline)
+        whole = tpp.mean_average_precision(found, TRUTH, empty_class="zero_ap", **options).average
+        assert_allclose(row.score, whole, rtol=1e-12)
+        expected = [literal_map(found, np.flatnonzero(fold == f), **options) for f in range(3)]
+        assert_allclose(row.per_fold, expected, rtol=1e-12)
+    best = max([result.baseline, *result.table], key=lambda row: row.score)
+    assert result.best_score == best.score
+    assert result.best == (made(space, best.setting, start) if best.setting else start)
+
+
+def test_gain_and_spreads_by_hand():
+    space = {"stages.0.threshold": [0.1, 0.3, 0.6], "margin.scale": [0.1, 0.6]}
+    folds, resamples = 3, 6
+    result = tune(DATA.videos, TRUTH, RSKP, space, folds=folds, num_resamples=resamples, seed=5)
+    fold = search._folds(TRUTH, len(DATA), folds, 5)
+    rng = np.random.default_rng([5, 2])
+    draws = [rng.integers(0, len(DATA), len(DATA)) for _ in range(resamples)]
+    settings = [{}, *(row.setting for row in result.table)]
+    found = [detections(made(space, setting) if setting else RSKP) for setting in settings]
+
+    sampled = np.array([[literal_map(one, drawn) for drawn in draws] for one in found])
+    assert_allclose([row.std for row in result.table], sampled[1:].std(axis=1, ddof=1), rtol=1e-9)
+    assert_allclose([row.gain_std for row in result.table], (sampled[1:] - sampled[0]).std(axis=1, ddof=1), rtol=1e-9)
+    gains, spread = [], np.zeros(resamples)
+    for f in range(folds):
+        inside, outside = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
+        best = int(np.argmax([literal_map(one, outside) for one in found]))
+        assert result.chosen[f] == settings[best]
+        gains.append(literal_map(found[best], inside) - literal_map(found[0], inside))
+        drawn = [row[fold[row] == f] for row in draws]
+        spread += [(literal_map(found[best], row) - literal_map(found[0], row)) / folds for row in drawn]
+    assert_allclose(result.gain, np.mean(gains), rtol=1e-9)
+    assert_allclose(result.gain_std, spread.std(ddof=1), rtol=1e-9)
+    assert_allclose(result.out_of_fold - result.gain, np.mean(result.baseline.per_fold), rtol=1e-12)
+
+
+def test_a_gain_of_chance_is_within_noise():
+    """Scores that know nothing: the best of many settings looks better, and is not."""
+    rng = np.random.default_rng(0)
+    noise = [
+        replace(video, maps={"cas": rng.random(video.maps["cas"].shape) * 0.1}, scores={"video": rng.random(4)})
+        for video in DATA.videos
+    ]
+    space = {"thresholds.last": Range(0.02, 0.1, step=0.01), "margin.scale": Range(0.1, 0.5, step=0.1)}
+    result = tune(noise, TRUTH, RSKP, space)
+    assert result.best_score > result.baseline.score
+    assert result.within_noise
+    assert result.verdict.endswith("within noise")
+    strict = replace(RSKP, classes=replace(RSKP.classes, threshold=0.9))
+    better = tune(DATA.videos, TRUTH, strict, {"classes.threshold": [0.1, 0.5]})
+    assert not better.within_noise
+    assert "noise" not in better.verdict
+
+
+def test_nothing_better_leaves_the_start():
+    result = tune(DATA.videos, TRUTH, RSKP, {"banks.0.thresholds": [[50.0]]}, folds=2)
+    assert (result.best, result.best_setting, result.gain, result.gain_std) == (RSKP, {}, 0.0, 0.0)
+    assert result.within_noise
+
+
+# ------------------------------------------------------------------ how it is computed changes nothing
+@pytest.mark.parametrize("preset", ["rskp", "cola"])
+def test_reuse_threads_and_pieces_change_nothing(preset, monkeypatch):
+    start = replace(tpp.presets.get(preset), background="none", num_classes=None)
+    space = {"banks.*.score.margin.scale": [0.1, 0.3], "classes.threshold": [0.1, 0.4], "banks.0.min_length": [1, 2]}
+    expected = tune(DATA.videos, TRUTH, start, space, num_threads=1, cache_bytes=0)
+    for more in ({"num_threads": 1}, {"num_threads": 3}, {"cache_bytes": 100_000}):
+        assert tune(DATA.videos, TRUTH, start, space, **more) == expected
+    monkeypatch.setattr(shared, "PIECE", 7)
+    assert tune(DATA.videos, TRUTH, start, space) == expected
+
+
+def test_what_settings_share_is_made_once(monkeypatch):
+    made_of = {"runs": 0, "scores": 0}
+    find, score = tpp.PostProcessor._find_runs, tpp.PostProcessor._score_runs
+
+    def counted(name, function):
+        def call(*args):
+            made_of[name] += 1
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(tpp.PostProcessor, "_find_runs", counted("runs", find))
+    monkeypatch.setattr(tpp.PostProcessor, "_score_runs", counted("scores", score))
+    space = {
+        "margin.scale": [0.1, 0.2, 0.3],
+        "stages.0.threshold": [0.1, 0.2, 0.3, 0.4],
+        "classes.threshold": [0.3, 0.4],
+    }
+    tune(DATA.videos, TRUTH, RSKP, space, num_threads=1)
+    assert made_of == {"runs": 3, "scores": 7}  # for each rule of classes, and for each of its margins; and the start
+    made_of.update(runs=0, scores=0)
+    tune(DATA.videos, TRUTH, RSKP, space, num_threads=1, cache_bytes=0)
+    assert made_of["runs"] == made_of["scores"] >= 25
+
+
+def test_what_is_kept_stays_within_the_budget():
+    keeper = shared.Shared(DATA.videos, 1_500_000)
+    for threshold in np.linspace(0.1, 0.9, 12).tolist():
+        keeper.detections(replace(RSKP, stages=(SoftNms(sigma=threshold),)), "second")
+        keeper.detections(replace(RSKP, classes=None, stages=(Nms(threshold=threshold),)), "second")
+        held = sum(shared._bytes(value) for value, _ in keeper._kept.values())
+        assert held <= keeper._used <= 1_500_000
+        assert keeper._kept
+
+
+def test_given_proposals_are_suppressed():
+    found = list(tpp.PostProcessor(replace(RSKP, stages=())).process(DATA.videos))
+    given = [replace(video, maps={}, proposals=rows) for video, rows in zip(DATA.videos, found)]
+    result = tune(given, TRUTH, Pipeline(stages=(Nms(threshold=0.5),)), {"stages.0.threshold": [0.2, 0.4]}, folds=2)
+    start = replace(RSKP, stages=(Nms(threshold=0.5),))
+    other = tune(DATA.videos, TRUTH, start, {"stages.0.threshold": [0.2, 0.4]}, folds=2)
+    assert result.table == other.table
+    with pytest.raises(ValueError, match="must all bring proposals"):
+        tune([*given[:-1], DATA.videos[-1]], TRUTH, RSKP, {"stages.0.threshold": [0.2]}, folds=2)
+
+
+# ------------------------------------------------------------------ methods
+@pytest.mark.parametrize("method", ["random", "optuna"])
+def test_methods_that_sample(method):
+    if method == "optuna":
+        pytest.importorskip("optuna")
+    space = {
+        "margin.scale": Range(0.05, 1.0, log=True),
+        "stages.0.threshold": Range(0.1, 0.7, step=0.1),
+        "ties": ["first", "last"],
+    }
+    options = {"method": method, "evaluations": 12, "folds": 2}
+    result = tune(DATA.videos, TRUTH, RSKP, space, seed=1, **options)
+    assert len(result.table) == 12 == len({json.dumps(row.setting) for row in result.table})
+    for row in result.table:
+        assert 0.05 <= row.setting["margin.scale"] <= 1.0
+        assert row.setting["stages.0.threshold"] in Range(0.1, 0.7, step=0.1).values()
+        assert_allclose(row.score, literal_map(detections(made(space, row.setting)), range(len(DATA))), rtol=1e-12)
+    assert tune(DATA.videos, TRUTH, RSKP, space, seed=1, num_threads=3, **options) == result
+    assert tune(DATA.videos, TRUTH, RSKP, space, seed=2, **options).table != result.table
+    few = tune(DATA.videos, TRUTH, RSKP, {"ties": ["first", "last"]}, **options)
+    assert len(few.table) == 2
+
+
+def test_random_draws_logarithmically():
+    space = Space(RSKP, {"margin.scale": Range(0.01, 1.0, log=True)})
+    drawn = [setting["margin.scale"] for setting in search._drawn(space, 400, 0)]
+    assert 150 < sum(value < 0.1 for value in drawn) < 250
+
+
+def test_optuna_learns():
+    """With the same number of settings its best is better than that of random ones, in the median of seeds."""
+    pytest.importorskip("optuna")
+    space = {
+        "thresholds.last": Range(0.01, 0.9),
+        "margin.scale": Range(0.01, 2.0),
+        "stages.0.threshold": Range(0.05, 0.95),
+    }
+    options = {"evaluations": 40, "folds": 2, "num_resamples": 2}
+    best = {
+        method: np.median(
+            [tune(DATA.videos, TRUTH, RSKP, space, method=method, seed=s, **options).best_score for s in range(5)]
+        )
+        for method in ("random", "optuna")
+    }
+    assert best["optuna"] > best["random"]
+
+
+def test_without_optuna_the_extra_is_named():
+    code = """
+import sys
+sys.modules["optuna"] = None
+import tal_postproc as tpp
+data = tpp.synthetic.make_videos(4, seed=0)
+try:
+    rskp = tpp.presets.get("rskp")
+    tpp.tune(data.videos, data.ground_truth, rskp, {"margin.scale": [0.1]}, method="optuna", evaluations=1, folds=2)
+except tpp.MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'tal_postproc[tune]'" in done.stdout
+
+
+# ------------------------------------------------------------------ folds, videos, results
+def test_folds_are_even_in_videos_and_classes():
+    data = tpp.synthetic.make_videos(60, seed=1, num_classes=5)
+    fold = search._folds(data.ground_truth, 60, 5, 0)
+    assert np.ptp(np.bincount(fold)) <= 2
+    shows = np.zeros((60, 5), bool)
+    shows[data.ground_truth.video_index, data.ground_truth.labels] = True
+    counts = np.array([[shows[fold == f, k].sum() for k in range(5)] for f in range(5)])
+    assert (counts.max(axis=0) - counts.min(axis=0) <= 2).all()
+    assert (search._folds(data.ground_truth, 60, 5, 1) != fold).any()
+
+
+def test_videos_are_matched_by_name():
+    turned = TRUTH.video_ids[::-1]
+    parts = tpp.Segments.concatenate(
+        [*(TRUTH.video(name) for name in turned), tpp.Segments([[0, 9]], [1], unit="second", video_ids=["else"])]
+    )
+    space = {"margin.scale": [0.1]}
+    expected = tune(DATA.videos, TRUTH, RSKP, space)
+    assert tune(DATA.videos, parts, RSKP, space) == expected
+    assert tune(DATA, TRUTH.replace(video_ids=()), RSKP, space) == expected
+
+
+def test_options_of_the_evaluation_count():
+    space = {"margin.scale": [0.1]}
+    spans = tpp.Segments([[0, 1000]], unit="second", video_ids=[DATA.videos[0].id])
+    base = tune(DATA.videos, TRUTH, RSKP, space)
+    for options in ({"ambiguous": spans}, {"tiou_thresholds": [0.5]}, {"protocol": "wtalc"}):
+        found = tune(DATA.videos, TRUTH, RSKP, space, **options)
+        assert found.baseline.score != base.baseline.score
+        value = {"protocol": "activitynet", **options}
+        converted = tpp.mean_average_precision(detections(RSKP), TRUTH, empty_class="zero_ap", **value).average
+        assert_allclose(found.baseline.score, converted, rtol=1e-9)
+    assert tune(DATA.videos, TRUTH, RSKP, space, folds=3).baseline.per_fold != base.baseline.per_fold
+    assert tune(DATA.videos, TRUTH, RSKP, space, num_resamples=7).baseline.std != base.baseline.std
+    snippets = tune(DATA.videos, TRUTH, RSKP, space, protocol="wtalc", snippets_per_second=1.0)
+    assert snippets.baseline.score < tune(DATA.videos, TRUTH, RSKP, space, protocol="wtalc").baseline.score
+
+
+def test_results_go_to_json_and_back():
+    space = {"stages.0": [SoftNms(), Keep(top=3)], "thresholds.last": [0.0, 0.1], "thresholds.first": [0.01]}
+    result = tune(DATA.videos, TRUTH, RSKP, space, folds=2)
+    assert result.refused
+    text = json.dumps(result.to_dict())
+    assert TuningResult.from_dict(json.loads(text)) == result
+    assert json.loads(text)["verdict"] == result.verdict
+    with pytest.raises(ValueError, match="'more' is missing or unknown"):
+        TuningResult.from_dict({**result.to_dict(), "more": 1})
+    assert [row.score for row in result.ranked()] == sorted((row.score for row in result.table), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"method": "guess"}, ValueError, "`method` must be one of"),
+        ({"evaluations": 3}, ValueError, "'grid' tries all"),
+        ({"method": "random"}, ValueError, "`evaluations` is how many"),
+        ({"method": "random", "evaluations": 0}, ValueError, "`evaluations` must be at least 1"),
+        ({"folds": 1}, ValueError, "`folds` must be at least 2"),
+        ({"folds": 25}, ValueError, "at most the number of videos, 24, got 25"),
+        ({"protocol": "mine"}, ValueError, "`protocol` must be one of"),
+        ({"cache_bytes": -1}, ValueError, "`cache_bytes` must be at least 0"),
+        ({"num_resamples": 1}, ValueError, "`num_resamples` must be at least 2"),
+        ({"progress": 1}, TypeError, "`progress` must be True or False"),
+        ({"videos": [1]}, TypeError, "`videos` must hold Video"),
+        ({"videos": [DATA.videos[0]] * 5}, ValueError, "ids that differ"),
+        ({"ground_truth": None}, TypeError, "`ground_truth` must be Segments"),
+        ({"ground_truth": tpp.Segments.empty("second", ["x"])}, ValueError, "got none; do the video ids agree"),
+        ({"ground_truth": tpp.Segments.empty("second", ["x"]).replace(video_ids=())}, ValueError, "one video for each"),
+        ({"pipeline": "rskp"}, TypeError, "see presets.get"),
+    ],
+)
+def test_arguments_that_cannot_be(changes, error, message):
+    arguments = {"videos": DATA.videos, "ground_truth": TRUTH, "pipeline": RSKP, "space": SPACE, **changes}
+    with pytest.raises(error, match=message):
+        tune(**arguments)
