@@ -28,8 +28,22 @@ def plain(value: Any) -> NDArray[Any]:
 def upgraded(arr: ArrayLike, scale: int) -> Float:
     """Linear interpolation over the first axis of an array of any shape."""
     array = np.asarray(arr)
-    flat = array.reshape(len(array), -1) if array.size else np.empty((0, array[:1].size))
-    return upsample_tcam(flat, scale).reshape(len(flat) * scale, *array.shape[1:])
+    flat = array.reshape(len(array), -1) if array.size else np.empty((len(array), 0))
+    return upsample_tcam(flat, scale).reshape(len(array) * scale, *array.shape[1:])
+
+
+def minmax_normed(act_map: Any, min_val: Any, max_val: Any, *, clip: bool, fixed_range: bool = False) -> Any:
+    """`minmax_norm` of the family, of tensors; `fixed_range` lets no gradient through the range."""
+    if not hasattr(act_map, "masked_fill"):
+        raise TypeError(f"`act_map` must be a tensor, got {type(act_map).__name__}")
+    if not act_map.numel():
+        return act_map.clone()
+    if min_val is None or max_val is None:
+        max_val, min_val = act_map.max(dim=1)[0].relu(), act_map.min(dim=1)[0].relu()
+    delta = max_val - min_val
+    delta = delta.masked_fill(delta <= 0, 1)
+    ret = (act_map - min_val) / (delta.detach() if fixed_range else delta)
+    return ret.clamp(0, 1) if clip else ret
 
 
 def runs_of(lists: Sequence[Any]) -> tuple[Int, Int, Int]:
@@ -54,7 +68,7 @@ def contrast_of(
     counts = np.array([bool(np.any(one)) for one in lists], np.bool_)
     keep = counts[column] & (stop - start >= min_length)
     column, start, stop = column[keep], start[keep], stop[keep]
-    used, place = np.unique(column, return_inverse=True)
+    used, place = np.unique(column, return_inverse=True)  # columns without runs are not even read
     segments = np.column_stack([start, stop])
     scores = oic_scores(np.asarray(maps)[:, used], segments, place, margin_scale=margin, layout="oic_a")
     return column, start, stop, scores
@@ -153,6 +167,14 @@ def detected(
     step = seconds_per_step(v_len, 1, num_segments, fps)
     found = PostProcessor(pipeline)(Video("", dict(maps), {"video": scores}, seconds_per_snippet=step))
     return by_class(np.column_stack([found.labels, found.scores, found.segments]))
+
+
+def only_one(batch: Any, name: str, ndim: int) -> NDArray[Any]:
+    """What a batch of one video holds: the originals test videos one by one."""
+    array = plain(batch)
+    if array.ndim != ndim or len(array) != 1:
+        raise ValueError(f"`{name}` must be a batch of one video with {ndim} axes, got shape {array.shape}")
+    return array[0]
 
 
 def by_class(rows: Float) -> list[list[list[float]]]:
