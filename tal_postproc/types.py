@@ -22,6 +22,7 @@ __all__ = [
     "BootstrapMAP",
     "ClassificationMAP",
     "EnsembledSegments",
+    "ErrorBreakdown",
     "FormatError",
     "FusedSegments",
     "LabelChurn",
@@ -686,6 +687,65 @@ class PairedBootstrap:
 def _percentiles(values: Float, level: float) -> Float:
     """(2, ...) ends of the middle `level` of the values along the first axis."""
     return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+# What a detection is, in the order of `ErrorBreakdown`; the first is no error.
+ERROR_KINDS = ("true positive", "duplicate", "wrong label", "poor boundaries", "confusion", "background")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MissedInstances:
+    """How many instances of each kind there are, and how many of them nothing found."""
+
+    bins: tuple[str, ...]  # B names
+    total: Int  # (K, B)
+    missed: Int  # (K, B)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorBreakdown:
+    """What the detections of a test set are, what is missing, and what every kind of error costs.
+
+    Kinds of errors are numbered as in `ERROR_KINDS`.  `counts` has one layer per rank: with G instances of a class, the
+    G best detections of the class, the next G, and so on; the last layer is the rest.
+    """
+
+    tiou_threshold: float
+    protocol: str
+    classes: Int  # (K,) class ids, rising
+    names: tuple[str, ...]  # (K,)
+    kinds: Int  # (N,) kind of every detection, -1 where it was not counted
+    counts: Int  # (M + 1, K, 6) detections by rank, class and kind
+    num_ground_truth: Int  # (K,)
+    per_class: Float  # (K,) average precision
+    gains: Float  # (K, 5) average precision gained when the errors of one kind, from 1 on, are taken away
+    missed: Mapping[str, MissedInstances]  # by "length", "coverage" (where durations are known) and "instances"
+
+    @property
+    def average(self) -> float:
+        """The mAP at this threshold."""
+        return float(self.per_class.mean()) if len(self.per_class) else 0.0
+
+    @property
+    def average_gains(self) -> Float:
+        """(5,) mAP gained when the errors of one kind are taken away."""
+        return self.gains.mean(axis=0) if len(self.gains) else np.zeros(5)
+
+    def table(self) -> str:
+        """One line per kind: share of the detections, and mAP gained without it, in percent; then what is missed."""
+        counts = self.counts.sum(axis=(0, 1))
+        shares = 100.0 * counts / max(int(counts.sum()), 1)
+        gains = ["", *(f"{100 * gain:+.2f}" for gain in self.average_gains)]
+        lines = [f"{'':<18}{'number':>8}{'share':>8}{'mAP':>8}"]
+        lines += [
+            f"{kind:<18}{count:>8}{share:>7.1f}%{gain:>8}"
+            for kind, count, share, gain in zip(ERROR_KINDS, counts, shares, gains)
+        ]
+        for name, one in self.missed.items():
+            parts = zip(one.bins, one.missed.sum(axis=0), one.total.sum(axis=0))
+            rates = "  ".join(f"{label} {100 * missed / total:.0f}%" for label, missed, total in parts if total)
+            lines.append(f"missed by {name}: {rates}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

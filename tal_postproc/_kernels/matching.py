@@ -1,4 +1,4 @@
-"""Detections against ground truth: greedy matching, first hits, average precision, near-duplicate instances.
+"""Detections against ground truth: matching, nearest instances, first hits, average precision, near-duplicates.
 
 Ground truth lies in groups (one class of one video), sorted by start within each; `offsets` bounds the groups.
 """
@@ -95,6 +95,32 @@ def match(segments, groups, rows, num_rows, truth, truth_rows, offsets, threshol
                 taken[chosen[t], t] = True
                 matches[rows[i], t] = truth_rows[chosen[t]]
     return matches
+
+
+@kernel
+def nearest(segments, groups, labels, truth, truth_labels, offsets, precision, union_floor):
+    """The instance of its group that every detection overlaps most, -1 for none, and that overlap.
+
+    Ground truth lies in groups, sorted by start; of equal overlaps the own label comes first, then the upper row.
+    """
+    overlaps = np.zeros(len(segments))
+    rows = np.full(len(segments), -1)
+    reach = _reach(truth, offsets)
+    for i in range(len(segments)):
+        if groups[i] < 0:
+            continue
+        stop = offsets[groups[i] + 1]
+        g = _first_above(reach, offsets[groups[i]], stop, segments[i, 0])
+        while g < stop and truth[g, 0] < segments[i, 1]:
+            overlap = _tiou(segments[i, 0], segments[i, 1], truth[g, 0], truth[g, 1], precision, union_floor)
+            better = overlap > overlaps[i]
+            if overlap == overlaps[i] and rows[i] >= 0:
+                better = labels[i] == truth_labels[g] and labels[i] != truth_labels[rows[i]]
+            if better:
+                overlaps[i] = overlap
+                rows[i] = g
+            g += 1
+    return rows, overlaps
 
 
 @kernel

@@ -334,3 +334,30 @@ def bootstrap(detections, ground_truth, videos, thresholds, evaluate, num_resamp
         found, truth = (resampled(rows, videos, drawn) for rows in (detections, ground_truth))
         result.append(evaluate(found, truth, thresholds))
     return result
+
+
+# ------------------------------------------------------------------ kinds of errors (DETAD)
+def error_kinds(detections, ground_truth, threshold, background, overlap=tiou):
+    """Kind of every detection (None: its label is unknown), and the instances that none takes."""
+    kinds = [None] * len(detections)
+    free = [True] * len(ground_truth)
+    for label in labels_of(ground_truth):
+        rows = sorted((i for i, d in enumerate(detections) if d[1] == label), key=lambda i: -detections[i][4])
+        for i in rows:
+            video, _, start, end, _ = detections[i]
+            here = {j: overlap((start, end), g[2:4]) for j, g in enumerate(ground_truth) if g[0] == video}
+            mine = [j for j in here if ground_truth[j][1] == label and free[j] and here[j] >= threshold]
+            if mine:
+                best = max(mine, key=lambda j: here[j])
+                free[best] = False
+                kinds[i] = "true positive"
+                continue
+            top = max(here.values(), default=0.0)
+            own = any(ground_truth[j][1] == label for j in here if here[j] == top)
+            if top >= threshold:
+                kinds[i] = "duplicate" if own else "wrong label"
+            elif top >= background:
+                kinds[i] = "poor boundaries" if own else "confusion"
+            else:
+                kinds[i] = "background"
+    return kinds, [j for j, is_free in enumerate(free) if is_free]
