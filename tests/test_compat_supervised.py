@@ -374,7 +374,7 @@ def test_weighted_boxes_fusion_equals_the_package(rng, conf_type, options, capsy
 def test_weighted_boxes_fusion_repairs_with_a_warning():
     boxes = [[[0.5, 0.2], [-0.1, 1.5], [0.3, 0.3], [0.9, 1.2]]]
     before = json.dumps(boxes)
-    with pytest.warns(UserWarning, match="1 segments") as seen:
+    with pytest.warns(UserWarning, match=" segments ") as seen:
         found = ensemble_boxes.weighted_boxes_fusion_1d(boxes, [[0.9, 0.8, 0.7, 0.6]], [[0, 1, 0, 2.7]])
     assert [str(one.message) for one in seen] == [
         "1 segments end before they start: swapped",
