@@ -138,19 +138,18 @@ def test_maps_equal_the_oracle(codebase, seed, tmp_path):
     """Classes 0 to K - 1 in the order of the alphabet, as THUMOS14 has them."""
     *given, folder = data_set(seed, tmp_path, classes=sorted(CLASSES))
     given[0] = [np.full(5, 0.9) for _ in given[0]]  # every class has detections
+    rng = np.random.default_rng(seed)
+    given[1] = [tcam + 1e-4 * rng.random(tcam.shape) for tcam in given[1]]  # no ties
     args = options(codebase, feature_type="UNT" if seed == 3 else "I3D", end_threshold=0.05)
     name = "getSingleStreamDetectionMAP" if codebase == "facnet" else "getDetectionMAP"
     found, ious = getattr(CODEBASES[codebase], name)(*given, folder, args)
-    detections = CODEBASES[codebase].getActLoc(*given, oracle.thresholds_of(args), folder, args)
-    if codebase == "gaufuse":  # the oracle's fused boundaries miss whole numbers by an ulp, and int() cuts them
-        expected, their_ious = [oracle.get_loc_map(detections, iou, folder, args) for iou in oracle.IOUS], oracle.IOUS
-    else:
-        expected, their_ious = oracle.get_detection_map(codebase, *given, folder, args)
+    expected, their_ious = oracle.get_detection_map(codebase, *given, folder, args)
     assert isinstance(found, list)
     assert all(isinstance(one, np.float64) for one in found)
     assert ious == their_ious
     assert_allclose(found, expected, rtol=0, atol=1e-9)
     assert max(found) > 0
+    detections = CODEBASES[codebase].getActLoc(*given, oracle.thresholds_of(args), folder, args)
     one = CODEBASES[codebase].getLocMAP(detections, 0.3, folder, args)
     assert_allclose(one, expected[2], rtol=0, atol=1e-9)
 
@@ -376,6 +375,22 @@ def test_published_fusion_of_float32_maps(golden):
             assert_allclose(mine, theirs[np.argsort(-theirs[:, 2], kind="stable")], rtol=0, atol=1e-4)
             compared += len(mine)
     assert compared > 100
+
+
+def test_published_fused_detections_have_our_map_once_they_are_rounded(golden, tmp_path):
+    """The original's sums say 15.999999999999998 where all members of a cluster say 16, and its int() makes that 15."""
+    arrays, fused, inputs = golden("evaluation"), golden("gaufuse"), golden("tcams")
+    evaluation_folder(arrays, tmp_path, ambiguous=False)
+    ids, args = arrays["class_ids"], options("gaufuse")
+    tcams = [inputs["tcam"][start:stop][:, ids] for start, stop in pairwise(inputs["offsets"])][:12]
+    scores = [row[ids] for row in inputs["video_scores"][:12]]
+    found, ious = gaufuse.getDetectionMAP(scores, tcams, [None] * 12, tmp_path, args)
+    theirs = fused["det_fused_T02"]
+    rows = [theirs[(theirs[:, 0] < 12) & (theirs[:, 1] == c)][:, [0, 2, 3, 4]] for c in ids]
+    rounded = [np.round(one, 9) for one in rows]
+    assert_allclose(found, [gaufuse.getLocMAP(rounded, iou, tmp_path, args) for iou in ious], rtol=0, atol=1e-9)
+    noise = np.subtract(found, [gaufuse.getLocMAP(rows, iou, tmp_path, args) for iou in ious])
+    assert 0.5 < np.abs(noise).max() < 1.5
 
 
 # -------------------------------------------------------------------------------------------------------------- FAC-Net

@@ -75,14 +75,21 @@ def chain(name: str, thresholds: ArrayLike, class_threshold: float) -> PostProce
 
 
 def detect(
-    process: PostProcessor, truth: Truth, video_scores: Sequence[ArrayLike], maps: Sequence[ArrayLike], rate: float
+    process: PostProcessor,
+    truth: Truth,
+    video_scores: Sequence[ArrayLike | None],
+    maps: Sequence[ArrayLike],
+    rate: float,
 ) -> list[Float]:
-    """A (N, 4) array [video, start, end, score] for each of `truth.classes`, without rows on ambiguous spans."""
+    """A (N, 4) array [video, start, end, score] for each of `truth.classes`, without rows on ambiguous spans.
+
+    Where the scores of a video are None, the chain makes them from its map.
+    """
 
     def videos() -> Iterator[Video]:
         for position, name in zip(truth.positions.tolist(), truth.names):
-            tcam, scores = np.asarray(maps[position]), np.asarray(video_scores[position])
-            yield Video(name, {"cas": tcam[:, truth.classes]}, {"video": scores[truth.classes]})
+            tcam, scores = np.asarray(maps[position])[:, truth.classes], video_scores[position]
+            yield Video(name, {"cas": tcam}, {} if scores is None else {"video": np.asarray(scores)[truth.classes]})
 
     found = Segments.concatenate(process.process(videos()))
     if truth.ambiguous is not None:

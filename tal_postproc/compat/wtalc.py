@@ -8,29 +8,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..config import Bank, Classes, Pipeline, Score
+from .. import presets
 from ..pipeline import PostProcessor
 from . import _thumos
 from ._thumos import StrPath
 
 __all__ = ["getDetectionMAP", "getLocMAP"]
 
-_CHAIN = Pipeline(
-    banks=(
-        Bank(
-            thresholds=(0.5,),
-            relative="below_max",
-            min_length=2,
-            score=Score(inner="max", margin=None, video_weight=0.7),
-        ),
-    ),
-    classes=Classes(threshold=0.0, inclusive=False),
-)
+_CHAIN = replace(presets.get("wtalc"), num_classes=None)
 
 
 def getLocMAP(predictions: Sequence[ArrayLike], th: float, annotation_path: StrPath, args: Any) -> float:
@@ -129,16 +120,9 @@ def _maps(predictions: Sequence[ArrayLike], ious: list[float], annotation_path: 
     if truth.ambiguous is None:
         missing = os.path.join(annotation_path, "Ambiguous_test.txt")
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), missing)
-    found = _thumos.detect(PostProcessor(_CHAIN), truth, [_top_mean(one) for one in predictions], predictions, rate)
+    # an eighth of fewer than 8 snippets is none: no class passes; the chain would look at one snippet
+    scores = [None if len(one) >= 8 else np.zeros(one.shape[1]) for one in map(np.asarray, predictions)]
+    found = _thumos.detect(PostProcessor(_CHAIN), truth, scores, predictions, rate)
     rows: dict[int, np.ndarray] = dict(zip(truth.classes.tolist(), found))
     per_class = [rows.get(c, np.empty((0, 4))) for c in range(max(rows, default=-1) + 1)]
     return list(_thumos.localization_map(per_class, ious, truth, rate, "wtalc"))
-
-
-def _top_mean(tcam: ArrayLike) -> np.ndarray:
-    """(C,) mean of the eighth of the snippets with the largest values; 0 without any."""
-    values = np.asarray(tcam, np.float64)
-    count = len(values) // 8
-    if not count:
-        return np.zeros(values.shape[1])
-    return np.partition(values, len(values) - count, axis=0)[-count:].mean(axis=0)

@@ -54,7 +54,7 @@ def fuse(segs, overlapThresh, T):
         return picks, fused
     for pick, members in _greedy(segs, overlapThresh):
         sums, total = [0.0, 0.0, 0.0], 0.0
-        for row in members:
+        for row in [pick, *members[:0:-1]]:  # the pick, then from the worst score up
             weight = np.exp(segs[row, 3] / T)
             sums = [one + weight * value for one, value in zip(sums, segs[row, :3])]
             total += np.sign(segs[row, 3]) * weight
@@ -139,6 +139,8 @@ def thresholds_of(args):
 
 def get_detection_map(codebase, vid_preds, frm_preds, vid_lens, annotation_path, args):
     found = get_act_loc(codebase, vid_preds, frm_preds, vid_lens, thresholds_of(args), annotation_path, args)
+    if codebase == "gaufuse":
+        found = [np.round(rows, 9) for rows in found]  # else int() cuts 15.999999999999998 where all members say 16
     return [get_loc_map(found, iou, annotation_path, args) for iou in IOUS], IOUS
 
 
