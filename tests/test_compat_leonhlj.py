@@ -100,7 +100,8 @@ def test_localisation_equals_the_oracle(codebase, seed, tmp_path):
     args = options(codebase, feature_type="UNT" if seed == 3 else "I3D")
     found = CODEBASES[codebase].getActLoc(vid_preds, frm_preds, vid_lens, thresholds, folder, args)
     wide = [tcam.astype(np.float64) for tcam in frm_preds]  # means of float32 are taken in float64
-    assert_same_lists(found, oracle.get_act_loc(codebase, vid_preds, wide, vid_lens, thresholds, folder, args))
+    expected = oracle.get_act_loc(codebase, vid_preds, wide, vid_lens, thresholds, folder, args)
+    assert_same_lists(found, expected, atol=1e-9 if codebase == "gaufuse" else 1e-12)
     assert sum(map(len, found)) > 20
     for ours, theirs in zip(before, (vid_preds, frm_preds)):
         for one, other in zip(ours, theirs):
@@ -127,7 +128,7 @@ def test_every_option_of_localisation_counts(tmp_path):
         args = options("gaufuse", **{name: value})
         other = located(args)
         expected = oracle.get_act_loc("gaufuse", *given[:3], oracle.thresholds_of(args), tmp_path, args)
-        assert_same_lists(other, expected)
+        assert_same_lists(other, expected, atol=1e-9)
         same = [len(a) == len(b) and np.array_equal(a, b) for a, b in zip(plain, other)]
         assert not all(same), name
 

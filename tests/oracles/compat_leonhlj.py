@@ -77,7 +77,11 @@ def _unambiguous(rows, names, spans, rate):
 
 
 def get_act_loc(codebase, vid_preds, frm_preds, vid_lens, act_thresh_cas, annotation_path, args):
-    """A list over classes of arrays [video, start, end, score]; `codebase` is a key of RULES."""
+    """A list over classes of arrays [video, start, end, score]; `codebase` is a key of RULES.
+
+    Fused boundaries are rounded, which the original does not do: where all members of a cluster say 16, its sums may
+    say 15.999999999999998, and int() then makes that 15.
+    """
     rule = dict(RULES[codebase])
     overlap = rule.pop("overlap")
     videos, classes, spans, kept = read_folder(annotation_path)
@@ -89,7 +93,8 @@ def get_act_loc(codebase, vid_preds, frm_preds, vid_lens, act_thresh_cas, annota
                 continue
             found = _rskp_proposals(frm_preds[position][:, c], act_thresh_cas, **rule)
             if codebase == "gaufuse" and args.use_new_predictor:
-                rows += [[i, *row] for row in fuse(found, overlap, args.eval_temperature)[1]]
+                for start, end, score in fuse(found, overlap, args.eval_temperature)[1]:
+                    rows.append([i, round(start, 9), round(end, 9), score])
             else:
                 table = np.column_stack([np.full(len(found), i), found[:, :3]])
                 rows += [list(table[k]) for k in nms(table, overlap)]
@@ -139,8 +144,6 @@ def thresholds_of(args):
 
 def get_detection_map(codebase, vid_preds, frm_preds, vid_lens, annotation_path, args):
     found = get_act_loc(codebase, vid_preds, frm_preds, vid_lens, thresholds_of(args), annotation_path, args)
-    if codebase == "gaufuse":
-        found = [np.round(rows, 9) for rows in found]  # else int() cuts 15.999999999999998 where all members say 16
     return [get_loc_map(found, iou, annotation_path, args) for iou in IOUS], IOUS
 
 
