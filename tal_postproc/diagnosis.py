@@ -19,6 +19,7 @@ from .evaluation import (
     PROTOCOLS,
     SNIPPETS_PER_SECOND,
     Matched,
+    largest_overlaps,
     match_all,
     mean_average_precision,
     positions,
@@ -148,7 +149,7 @@ def error_breakdown(
     truth, label = one.truth, _labels_in_order(one)
     taken = one.matches[one.order, 0]
 
-    overlap, own = _nearest(one)
+    overlap, own = largest_overlaps(one)
     kind = np.where(
         overlap >= tau,
         np.where(own, DUPLICATE, WRONG_LABEL),
@@ -187,19 +188,6 @@ def _ap(one: Matched, label: Int, hits: Any, chosen: Any) -> Float:
     """(K,) average precision of the chosen detections."""
     offsets = np.searchsorted(label[chosen], np.arange(len(one.truth.classes) + 1))
     return matching.average_precision(hits[chosen][:, None], offsets, one.truth.counts, one.rule.interpolate)[0]
-
-
-def _nearest(one: Matched) -> tuple[Float, Any]:
-    """Largest overlap of every ordered detection with any instance of its video, and whether that is of its class."""
-    truth = one.truth
-    labels, videos = one.annotated.labels[truth.rows], one.annotated.video[truth.rows]
-    order = np.lexsort((truth.segments[:, 0], videos))
-    offsets = np.searchsorted(videos[order], np.append(truth.videos, np.iinfo(np.int64).max))
-    home, mine = positions(one.videos[one.order], truth.videos), one.found.labels[one.order]
-    rows, overlap = matching.nearest(one.segments, home, mine, truth.segments[order], labels[order], offsets, *one.how)
-    own = np.zeros(len(rows), np.bool_)
-    own[rows >= 0] = (labels[order][rows] == mine)[rows >= 0]
-    return overlap, own
 
 
 def _names_of(classes: Int, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -573,6 +573,23 @@ def match_all(
     return one._replace(matches=matches)
 
 
+def largest_overlaps(one: Matched) -> tuple[Float, NDArray[np.bool_]]:
+    """Of every ordered detection with any instance of its video, and whether that is of its class.
+
+    Of equal overlaps that with the own class counts.
+    """
+    truth = one.truth
+    labels, videos = one.annotated.labels[truth.rows], one.annotated.video[truth.rows]
+    order = np.lexsort((truth.segments[:, 0], videos))
+    offsets = _bounds(positions(videos[order], truth.videos), len(truth.videos))
+    home, mine = positions(one.videos[one.order], truth.videos), one.found.labels[one.order]
+    rows, overlap = matching.nearest(one.segments, home, mine, truth.segments[order], labels[order], offsets, *one.how)
+    own = np.zeros(len(rows), np.bool_)
+    near = rows >= 0
+    own[near] = labels[order][rows[near]] == mine[near]
+    return overlap, own
+
+
 def _coordinates(found: _Rows, truth: _Rows, rule: Protocol, rate: float) -> tuple[Float, Float]:
     """Both sides in the numbers that the protocol compares."""
     if rule.unit == "second":
