@@ -19,6 +19,7 @@ from . import (
     bench_memory,
     bench_segments,
     bench_start,
+    bench_walk,
     common,
     pictures,
 )
@@ -35,6 +36,7 @@ MODULES = (
     bench_fleet,
     bench_compat,
     bench_gpu,
+    bench_walk,
 )
 BENCHMARKS = {module.NAME: module for module in MODULES}
 CLONES = {
