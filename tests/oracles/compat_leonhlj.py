@@ -225,3 +225,7 @@ def wtalc_detections(predictions, annotation_path, args):
 
 def wtalc_loc_map(predictions, th, annotation_path, args):
     return get_loc_map(wtalc_detections(predictions, annotation_path, args), th, annotation_path, args, first=True)
+
+
+def wtalc_detection_map(predictions, annotation_path, args):
+    return [wtalc_loc_map(predictions, iou, annotation_path, args) for iou in IOUS[:5]], IOUS[:5]
