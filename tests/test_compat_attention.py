@@ -104,6 +104,7 @@ def test_soft_nms_equals_its_loop(rng, method):
         before = dets.copy()
         for options in ({}, {"sigma": 0.7, "iou_thr": 0.5}, {"iou_thr": 1 / 3}):
             expected = oracle.soft_nms(dets, method=method, **options)
+            assert_allclose(oracle.soft_nms_arrays(dets, method=method, **options), expected, rtol=0, atol=1e-12)
             assert_allclose(co2net.soft_nms(dets, method=method, **options), expected, rtol=0, atol=1e-12)
             swapped = dets[:, [2, 3, 0, 1]]
             expected = oracle.soft_nms(swapped, method=method, columns=(0, 1, 3), **options)
@@ -283,6 +284,7 @@ def test_pseudo_instances_equal_their_loop(rng):
             expected = oracle.pseudo_instances(proposals.tolist(), attention.astype(float).tolist(), gamma)
             found = pmil.pseudo_instances(torch.tensor(proposals), torch.tensor(attention), gamma)
             assert_array_equal(found.numpy(), proposals[expected])
+            assert oracle.pseudo_instances_arrays(proposals.astype(float), attention.astype(float), gamma) == expected
             assert found.dtype == torch.float32
     assert pmil.pseudo_instances(proposals[:0], attention[:0], 0.8).shape == (0, 2)
 

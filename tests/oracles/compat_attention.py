@@ -29,6 +29,23 @@ def soft_nms(dets, iou_thr=0.7, method="gaussian", sigma=0.3, columns=(2, 3, 1))
     return picked
 
 
+def soft_nms_arrays(dets, iou_thr=0.7, method="gaussian", sigma=0.3, columns=(2, 3, 1)):
+    """The same at the cost of the originals: arrays for the rows that are left, a copy of them per pick."""
+    s, e, p = columns
+    left, picked = np.array(dets, dtype=float), []
+    while len(left):
+        best = int(np.argmax(left[:, p]))
+        pick, left = left[best], np.delete(left, best, axis=0)
+        picked.append(pick.tolist())
+        inter = np.maximum(np.minimum(pick[e], left[:, e]) - np.maximum(pick[s], left[:, s]) + 1, 0.0)
+        iou = inter / ((pick[e] - pick[s] + 1) + (left[:, e] - left[:, s] + 1) - inter)
+        if method == "gaussian":
+            left[:, p] *= np.exp(-(iou * iou) / sigma)
+        else:
+            left[:, p] *= np.where(iou > iou_thr, 1 - iou if method == "linear" else 0.0, 1.0)
+    return picked
+
+
 def groups_of(positions):
     """Stretches of consecutive numbers."""
     groups = []
@@ -46,8 +63,7 @@ def contrast(column, group, lambda_):
     first = max(0, int(group[0] - lambda_ * n))
     last = min(len(column) - 1, int(group[-1] + lambda_ * n))
     outer = list(range(first, group[0])) + list(range(group[-1] + 1, last + 1))
-    inside = sum(column[t] for t in group) / n
-    return inside, sum(column[t] for t in outer) / len(outer) if outer else 0.0
+    return np.mean(column[group]), np.mean(column[outer]) if outer else 0.0
 
 
 def proposals(
@@ -59,7 +75,7 @@ def proposals(
         positions = where[0]
         if not any(t != 0 for t in positions):
             continue
-        column, rows = [float(x) for x in np.asarray(wtcam)[:, i].ravel()], []
+        column, rows = np.asarray(wtcam, float)[:, i].ravel(), []
         for group in groups_of(positions):
             if len(group) < min_length:
                 continue
@@ -79,7 +95,9 @@ def video_scores(weighted, ratio):
     return [power / sum(powers) for power in powers][:-1]
 
 
-def chain(cas, attention, thresholds, class_threshold=0.2, fallback=True, ratio=10, gamma=0.2, t_factor=1):
+def chain(
+    cas, attention, thresholds, class_threshold=0.2, fallback=True, ratio=10, gamma=0.2, t_factor=1, suppress=soft_nms
+):
     """Rows [class, score, start, end] of one video: (T, C + 1) logits and (T,) attention."""
     if not len(cas):
         return []
@@ -93,7 +111,7 @@ def chain(cas, attention, thresholds, class_threshold=0.2, fallback=True, ratio=
         where = [([t for t, a in enumerate(attention) if a > threshold],) for _ in classes]
         for rows in proposals(where, weighted[:, classes], scores, classes, t_factor, 0.25, gamma):
             by_class.setdefault(rows[0][0], []).extend(rows)
-    return [row for rows in by_class.values() for row in soft_nms(rows)]
+    return [row for rows in by_class.values() for row in suppress(rows)]
 
 
 def unambiguous(rows, name, spans):
@@ -109,7 +127,7 @@ def unambiguous(rows, name, spans):
     return kept
 
 
-def pmil(outputs, proposals, threshold, gamma):
+def pmil(outputs, proposals, threshold, gamma, suppress=soft_nms):
     """Rows [start, end, class, score], the classes and the video-level scores of one video."""
 
     def half(name, how):
@@ -128,7 +146,7 @@ def pmil(outputs, proposals, threshold, gamma):
     rows = []
     for c in classes:
         mine = [[*proposals[i], c, (cas * attention * overlap)[i, c] + gamma * video[c]] for i in range(len(proposals))]
-        rows += soft_nms(mine, columns=(0, 1, 3))
+        rows += suppress(mine, columns=(0, 1, 3))
     return rows, classes, video
 
 
@@ -141,6 +159,18 @@ def pseudo_instances(proposals, attention, gamma):
         chosen.append(best)
         s, e = proposals[best]
         left = [i for i in left if i != best and min(e, proposals[i][1]) - max(s, proposals[i][0]) <= 0]
+    return chosen
+
+
+def pseudo_instances_arrays(proposals, attention, gamma):
+    """The same at the cost of the original: a matrix of overlaps, and a pass over all rows per choice."""
+    start, end = proposals[:, 0], proposals[:, 1]
+    overlaps = np.minimum(end[:, None], end) - np.maximum(start[:, None], start) > 0
+    left, chosen = attention > gamma * attention.max(), []
+    while left.any():
+        chosen.append(int(np.flatnonzero(left)[np.argmax(attention[left])]))
+        left = left & ~overlaps[chosen[-1]]
+        left[chosen[-1]] = False
     return chosen
 
 
