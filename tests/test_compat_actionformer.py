@@ -227,6 +227,18 @@ def test_the_operations_cut_and_filter():
     assert len(opentad.SoftNMSop.apply(segs, scores, labels, 0.5, 0.5, 0.0, 0, 3, 0, 0)[0]) == 3  # one has score 0
 
 
+def test_the_first_pick_stays_and_linear_decay_may_begin_at_once():
+    segs, scores = tensors([[0, 10], [0, 10], [9.5, 30]], [0.3, 0.2, 0.25], dtype=torch.float64)
+    dets = torch.zeros(3, 3, dtype=torch.float64)
+    for method in (0, 1, 2):
+        assert actionformer.softnms(segs, scores, dets, 0.5, 0.5, 0.9, method).tolist() == [0]
+        labels = torch.tensor([0, 0, 1])
+        found = opentad.batched_nms(segs, scores, labels, 0.5, 0.9, method=method)
+        assert found[2].tolist() == [0, 1]  # of every class
+    assert actionformer.softnms(segs, scores, dets, 0.0, 0.5, 0.01, 1).tolist() == [0, 2]
+    assert dets[1, 2].item() == pytest.approx(0.25 * (1 - 0.5 / 30), abs=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_dtypes(dtype):
     given = tensors(SEGS, SCORES, LABELS, dtype)
