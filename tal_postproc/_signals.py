@@ -201,7 +201,7 @@ class Batch:
             tells = [any(one.maps[name].ndim == 2 for name in names) for one in self.videos]
             heights = np.where(tells, self._counts, 1)
             columns = Columns(self._blend(signal, heights), _bounds(np.repeat(self._lengths, heights)))
-            columns = upsampled(normalized(columns, signal.normalize, signal.clip), factor)
+            columns = upsampled(normalized(columns, signal.normalize, signal.clip), factor, signal.extrapolate)
             self._made[key] = Blended(columns, self._rows_of(heights))
         return self._made[key]
 

@@ -135,12 +135,14 @@ class Signal(Settings):
 
     A name in `mix` is a map of the video, or a product such as ``"logits*attention"``.  ``"minmax"`` is
     (x - min) / (max - min); ``"minmax_relu"`` is BaS-Net's, with max(0, min) and max(0, max) and a zero range
-    divided by 1; `clip` then limits the result to [0, 1].
+    divided by 1; `clip` then limits the result to [0, 1].  Upsampled, it goes on beyond the last snippet, or, without
+    `extrapolate`, ends there (CMCS).
     """
 
     mix: Mix = (("cas", 1.0),)
     normalize: Literal["none", "minmax", "minmax_relu"] = "none"
     clip: bool = False
+    extrapolate: bool = True
 
     def _check(self) -> None:
         self._choose("normalize", "none", "minmax", "minmax_relu")
@@ -158,18 +160,18 @@ class Signal(Settings):
 class Margin(Settings):
     """Outer margin of ``scale * length ** power`` on both sides, and how it is cut to snippets (docs/conventions.md).
 
-    `layout`: ``"symmetric"`` integrates the exact margins; ``"oic_a"`` (STPN, BaS-Net) and ``"oic_b"`` (RSKP, GauFuse)
-    truncate as published.  `denominator`: ``"pooled"`` divides by the margin that lies in the video, ``"fixed"`` always
-    by twice the nominal margin (two-stream paper, Eq. 9).
+    `layout`: ``"symmetric"`` integrates the exact margins; ``"oic_a"`` (STPN, BaS-Net), ``"oic_b"`` (RSKP, GauFuse) and
+    ``"cmcs"`` truncate as published.  `denominator`: ``"pooled"`` divides by the margin that lies in the video,
+    ``"fixed"`` always by twice the nominal margin (two-stream paper, Eq. 9).
     """
 
     scale: float = 0.25
     power: float = 1.0
-    layout: Literal["symmetric", "oic_a", "oic_b"] = "symmetric"
+    layout: Literal["symmetric", "oic_a", "oic_b", "cmcs"] = "symmetric"
     denominator: Literal["pooled", "fixed"] = "pooled"
 
     def _check(self) -> None:
-        self._choose("layout", "symmetric", "oic_a", "oic_b")
+        self._choose("layout", "symmetric", "oic_a", "oic_b", "cmcs")
         self._choose("denominator", "pooled", "fixed")
         self._number("scale", at_least=0.0)
         self._number("power", at_least=0.0)
@@ -208,6 +210,8 @@ class Bank(Settings):
     class.  `inclusive` compares with >=; `positive` asks for x > 0 as well.  `min_length` counts steps of the upsampled
     signal; `extend_end` is added to the reported end: 0 half-open, 1 RSKP and GauFuse, -1 the last snippet inside.
     `skip_lone_first` drops what a threshold finds when that is the first step alone, as the OIC-A family does.
+    `dilate` steps around every step that passes, one more before than after it where that is even, count as passing
+    (CMCS); `min_length` counts them.
     """
 
     thresholds: tuple[float, ...]
@@ -220,6 +224,7 @@ class Bank(Settings):
     min_length: int = 1
     extend_end: int = 0
     skip_lone_first: bool = False
+    dilate: int = 0
 
     def _check(self) -> None:
         self._choose("relative", "absolute", "times_mean", "below_max")
@@ -229,8 +234,14 @@ class Bank(Settings):
         self._kind("score", Score)
         self._count("upsample", at_least=1)
         self._count("min_length", at_least=1)
+        self._count("dilate")
         _checks.as_extension(self.extend_end, "Bank.extend_end")
         other = self.score.signal
+        if other is not None and other.extrapolate != self.signal.extrapolate:
+            raise ValueError(
+                "`Score.signal` must go as far as the signal of its bank, got extrapolate "
+                f"{other.extrapolate} and {self.signal.extrapolate}"
+            )
         if self.score.zero_below and other is not None and other != self.signal:
             plain = all(signal.normalize == "none" and not signal.clip for signal in (self.signal, other))
             if len(self.signal.mix) != 1 or self.signal.mix[0][1] != 1.0 or not plain:

@@ -231,6 +231,7 @@ class PostProcessor:
             positive=bank.positive,
             min_length=bank.min_length,
             skip_lone_first=bank.skip_lone_first,
+            dilate=bank.dilate,
             once=0 if bank.score.zero_below else self._listing,  # zeros below its threshold: each has its own score
         )
         row = runs.row
@@ -327,7 +328,8 @@ def warm_up() -> None:
 
     >>> warm_up()
     """
-    from .evaluation import average_recall, mean_average_precision
+    from .bootstrap import weighing
+    from .evaluation import average_recall, largest_overlaps, match_all, mean_average_precision
 
     video = Video(
         "v",
@@ -348,3 +350,6 @@ def warm_up() -> None:
     linpro.linpro_labels([[0, 3], [2, 5]], [0.5, 0.5], 6, solver="highs")
     mean_average_precision(found, found, protocol="actionformer")
     average_recall(found, found)
+    matched = match_all(found, found, [0.5], "activitynet", None, 1.0)
+    largest_overlaps(matched)
+    weighing(matched)[0](np.ones((1, 2), np.int64))

@@ -359,6 +359,26 @@ def _hamnet_family() -> dict[str, Pipeline]:
 
 
 def _of_one_threshold() -> dict[str, Pipeline]:
+    """W-TALC, and CMCS, which looks at every frame (16 to a snippet)."""
+    cmcs = Pipeline(
+        banks=(
+            Bank(
+                thresholds=(1.0,),
+                relative="times_mean",
+                signal=Signal(normalize="minmax", extrapolate=False),
+                upsample=16,
+                dilate=20,
+                score=Score(margin=Margin(scale=0.25, layout="cmcs"), video_weight=0.25),
+            ),
+        ),
+        classes=Classes(threshold=0.1, inclusive=False),
+        stages=(Seconds(clamp=True), Round(segments=2, scores=4)),
+        background="last",
+        num_classes=20,
+        tiou_thresholds=_decimals(0.1, 0.9, 0.1),
+        provenance="Finspire13/CMCS-Temporal-Action-Localization, detect.py; map cas and video scores are softmaxes "
+        "with the background; it was evaluated by the MATLAB kit of THUMOS14",
+    )
     return {
         "wtalc_thumos": Pipeline(
             banks=(
@@ -375,6 +395,15 @@ def _of_one_threshold() -> dict[str, Pipeline]:
             protocol="wtalc",
             tiou_thresholds=_decimals(0.1, 0.5, 0.1),
             provenance="sujoyp/wtalc-pytorch, detectionMAP.py: getLocMAP; it finds nothing in fewer than 8 snippets",
+        ),
+        "cmcs_thumos": cmcs,
+        "cmcs_anet": replace(
+            cmcs,
+            banks=(replace(cmcs.banks[0], thresholds=(1e-7,)),),
+            stages=(Seconds(clamp=True),),
+            num_classes=None,
+            tiou_thresholds=_ANET,
+            provenance=cmcs.provenance.split("; it was")[0],
         ),
     }
 
@@ -544,8 +573,6 @@ _ELSEWHERE = {
     "facnet_thumos_2stream": ("facnet", "merges the detections of two streams", "snippet", "wtalc_interpolated"),
     "asl_thumos_soft": ("asl", "what is suppressed decays once, and stands at the end", "second", "activitynet"),
     "stpn_thumos": ("stpn", "suppresses only where both streams found the class", "second", "activitynet"),
-    "cmcs_thumos": ("cmcs", "> mean, frame by frame, dilated by 20 frames", "second", "the MATLAB kit"),
-    "cmcs_anet": ("cmcs", "> 1e-7 mean, frame by frame, dilated by 20 frames", "second", "activitynet"),
     "afsd_thumos": ("afsd", "gaussian, σ = 0.5, floor 0.001; the last proposal left is lost", "second", "activitynet"),
     "afsd_anet": ("afsd", "gaussian, σ = 0.85, floor 1e-9; the last proposal left is lost", "second", "activitynet"),
     "bsn_tf": (
@@ -667,7 +694,8 @@ def _signal_text(signal: Signal) -> str:
 
 def _thresholds_text(bank: Bank) -> str:
     shown = {"absolute": "{}", "times_mean": "{} mean", "below_max": "max - {} (max - min)"}[bank.relative]
-    return ("≥ " if bank.inclusive else "> ") + shown.format(_list_text(bank.thresholds)) + ", > 0" * bank.positive
+    text = ("≥ " if bank.inclusive else "> ") + shown.format(_list_text(bank.thresholds)) + ", > 0" * bank.positive
+    return text + (f", dilated by {bank.dilate}" if bank.dilate else "")
 
 
 def _classes_text(pipeline: Pipeline) -> str:

@@ -18,7 +18,12 @@ from .types import Segments
 
 __all__ = ["extract_proposals", "oic_scores", "segments_to_seconds", "upsample_tcam"]
 
-_LAYOUTS = {"symmetric": _kernels.SYMMETRIC, "oic_a": _kernels.OIC_A, "oic_b": _kernels.OIC_B}
+_LAYOUTS = {
+    "symmetric": _kernels.SYMMETRIC,
+    "oic_a": _kernels.OIC_A,
+    "oic_b": _kernels.OIC_B,
+    "cmcs": _kernels.CMCS,
+}
 _INNERS = {"mean": _kernels.MEAN, "max": _kernels.MAX, "none": _kernels.NONE}
 
 
@@ -65,11 +70,17 @@ def normalized(columns: Columns, kind: str, clip: bool) -> Columns:
     return columns._replace(values=np.clip(values, 0.0, 1.0) if clip else values)
 
 
-def upsampled(columns: Columns, factor: int) -> Columns:
+def upsampled(columns: Columns, factor: int, extrapolate: bool = True) -> Columns:
     """Columns with `factor` steps per snippet; see `upsample_tcam`."""
     if factor == 1:
         return columns
-    return Columns(_kernels.upsample(columns.values, columns.offsets, factor), columns.offsets * factor)
+    fine = Columns(_kernels.upsample(columns.values, columns.offsets, factor), columns.offsets * factor)
+    if extrapolate or not len(fine.values):
+        return fine
+    left = np.repeat(fine.offsets[1:], np.diff(fine.offsets)) - np.arange(
+        len(fine.values)
+    )  # steps to the end of the row, this one too
+    return Columns(fine.values[left >= factor], fine.offsets - (factor - 1) * np.arange(len(fine.offsets)))
 
 
 def levels_of(columns: Columns, thresholds: Float, relative: str) -> Float:
@@ -93,20 +104,45 @@ def runs_above(
     positive: bool,
     min_length: int,
     skip_lone_first: bool,
+    dilate: int = 0,
     once: Literal[0, 1, -1] = 0,
 ) -> Runs:
     """All runs above (M,) thresholds: by row, by threshold in the order given, by time.
 
-    With `once`, a run that several thresholds find is listed once, where it stands first (1) or last (-1).
+    With `once`, a run that several thresholds find is listed once, where it stands first (1) or last (-1); dilated
+    runs are all listed.
     """
     values, offsets = columns
     levels = levels_of(columns, thresholds, relative)
     slots = np.argsort(levels, axis=1, kind="stable")
     rising = np.take_along_axis(levels, slots, axis=1)
-    row, slot, start, stop, multiplicity = _kernels.find_runs(
-        values, offsets, rising, slots, inclusive, positive, min_length, skip_lone_first, once
+    found = _kernels.find_runs(
+        values,
+        offsets,
+        rising,
+        slots,
+        inclusive,
+        positive,
+        1 if dilate else min_length,
+        skip_lone_first,
+        0 if dilate else once,
     )
+    row, slot, start, stop, multiplicity = _dilated(offsets, min_length, dilate, *found) if dilate else found
     return Runs(row, slot, levels[0 if len(levels) == 1 else row, slot], start, stop, multiplicity)
+
+
+def _dilated(
+    offsets: Int, min_length: int, dilate: int, row: Int, slot: Int, start: Float, stop: Float, multiplicity: Int
+) -> tuple[NDArray[Any], ...]:
+    """Runs longer at both ends; those of one row and slot that meet become one."""
+    start = np.maximum(start - dilate // 2, 0.0)
+    stop = np.minimum(stop + (dilate - 1) // 2, np.diff(offsets)[row])
+    begins = np.ones(len(row), bool)
+    begins[1:] = (row[1:] != row[:-1]) | (slot[1:] != slot[:-1]) | (start[1:] > stop[:-1])
+    stop = stop[np.append(begins[1:], True)] if len(row) else stop
+    kept = row[begins], slot[begins], start[begins], stop, multiplicity[begins]
+    long = stop - start[begins] >= min_length
+    return tuple(column[long] for column in kept)
 
 
 def contrast(
@@ -157,7 +193,7 @@ def _as_tcam(tcam: ArrayLike) -> NDArray[Any]:
     return array[:, None] if array.ndim == 1 else array
 
 
-def upsample_tcam(tcam: ArrayLike, factor: int) -> Float:
+def upsample_tcam(tcam: ArrayLike, factor: int, *, extrapolate: bool = True) -> Float:
     """Linear interpolation of every column to `factor` steps per snippet.
 
     Step i of the result stands at snippet ``i / factor``.  The last ``factor - 1`` steps lie beyond the last snippet
@@ -169,6 +205,8 @@ def upsample_tcam(tcam: ArrayLike, factor: int) -> Float:
     tcam : (T,) or (T, K) array_like of float
     factor : int
         Steps per snippet, at least 1.
+    extrapolate : bool, default True
+        False: end at the last snippet, as CMCS does, with (T - 1) * factor + 1 steps.
 
     Returns
     -------
@@ -178,11 +216,15 @@ def upsample_tcam(tcam: ArrayLike, factor: int) -> Float:
     --------
     >>> upsample_tcam([0.0, 1.0, 3.0], 2).tolist()
     [0.0, 0.5, 1.0, 2.0, 3.0, 4.0]
+    >>> upsample_tcam([0.0, 1.0, 3.0], 2, extrapolate=False).tolist()
+    [0.0, 0.5, 1.0, 2.0, 3.0]
     """
     array = _checks.as_map(tcam, "tcam")
     factor = _checks.as_count(factor, "factor", at_least=1)
     rows = _checks.as_columns(_as_tcam(array), None, "tcam")
-    fine = upsampled(Columns.stacked([rows]), factor).values.reshape(len(rows), len(array) * factor)
+    goes_on = _checks.as_flag(extrapolate, "extrapolate")
+    length = len(array) * factor if goes_on else max(0, (len(array) - 1) * factor + 1)
+    fine = upsampled(Columns.stacked([rows]), factor, goes_on).values.reshape(len(rows), length)
     return np.array(fine[0] if array.ndim == 1 else fine.T, order="C")
 
 
@@ -196,9 +238,11 @@ def extract_proposals(
     normalize: Literal["none", "minmax", "minmax_relu"] = "none",
     clip: bool = False,
     upsample: int = 1,
+    extrapolate: bool = True,
     min_length: int = 1,
     extend_end: int = 0,
     skip_lone_first: bool = False,
+    dilate: int = 0,
     classes: ArrayLike | None = None,
 ) -> Segments:
     r"""Runs of a TCAM above every threshold, as segments in snippets.
@@ -222,14 +266,17 @@ def extract_proposals(
     normalize, clip
         ``"minmax"`` or ``"minmax_relu"`` over time per class before all else, then a limit to [0, 1]; see
         `config.Signal`.
-    upsample : int, default 1
-        Linear upsampling (`upsample_tcam`), after the normalisation.
+    upsample, extrapolate
+        Linear upsampling (`upsample_tcam`), after the normalisation; 1 for none.
     min_length : int, default 1
         Shortest run that counts, in steps of the upsampled TCAM.
     extend_end : {0, 1, -1}
         Steps added to the reported end: 0 half-open, 1 as RSKP and GauFuse publish, -1 the last step inside.
     skip_lone_first : bool, default False
         Drop what a threshold finds when that is the first step alone, as the OIC-A family does (docs/conventions.md).
+    dilate : int, default 0
+        So many steps around every step that passes count as passing, too, one more before than after it where that is
+        even (CMCS: 20); `min_length` counts them.
     classes : (C,) array_like of int, optional
         Columns to look at, in this order; default all.
 
@@ -268,12 +315,14 @@ def extract_proposals(
     factor = _checks.as_count(upsample, "upsample", at_least=1)
     shortest = _checks.as_count(min_length, "min_length", at_least=1)
     extension = _checks.as_extension(extend_end)
+    wider = _checks.as_count(dilate, "dilate")
     labels = np.arange(array.shape[1])
     if classes is not None:
         chosen = _checks.as_integers(classes, None, "classes")
         labels = _checks.as_labels(chosen, len(chosen), "classes", num_classes=array.shape[1])
     columns = Columns.stacked([_checks.as_columns(array, labels, "tcam")])
-    columns = upsampled(normalized(columns, normalize, _checks.as_flag(clip, "clip")), factor)
+    columns = normalized(columns, normalize, _checks.as_flag(clip, "clip"))
+    columns = upsampled(columns, factor, _checks.as_flag(extrapolate, "extrapolate"))
     runs = runs_above(
         columns,
         values,
@@ -282,6 +331,7 @@ def extract_proposals(
         positive=_checks.as_flag(positive, "positive"),
         min_length=shortest,
         skip_lone_first=_checks.as_flag(skip_lone_first, "skip_lone_first"),
+        dilate=wider,
     )
     inner, _ = contrast(
         columns,
@@ -304,7 +354,7 @@ def oic_scores(
     *,
     margin_scale: float = 0.25,
     margin_power: float = 1.0,
-    layout: Literal["symmetric", "oic_a", "oic_b"] = "symmetric",
+    layout: Literal["symmetric", "oic_a", "oic_b", "cmcs"] = "symmetric",
     denominator: Literal["pooled", "fixed"] = "pooled",
     outer_weight: float = 1.0,
     inner: Literal["mean", "max", "none"] = "mean",
@@ -337,10 +387,12 @@ def oic_scores(
         Column of every segment; not needed for a (T,) TCAM or for `Segments`, which bring theirs.
     margin_scale, margin_power : float
         :math:`\lambda \ge 0` and :math:`p \ge 0`.
-    layout : {"symmetric", "oic_a", "oic_b"}
+    layout : {"symmetric", "oic_a", "oic_b", "cmcs"}
         Exact margins, or the published truncations to snippets: ``"oic_a"`` (STPN, BaS-Net) has :math:`\lceil m \rceil`
         snippets on the left and :math:`\lfloor m \rfloor` on the right; ``"oic_b"`` (RSKP, GauFuse) also counts the
-        first snippet after the run as inside, starts the right margin after it, and never reaches the last snippet.
+        first snippet after the run as inside, starts the right margin after it, and never reaches the last snippet;
+        ``"cmcs"`` has at least one snippet on each side, but none on the left of a run whose margin would begin before
+        the video.
     denominator : {"pooled", "fixed"}
     outer_weight : float
         w, e.g. 0.6 in FAC-Net.

@@ -109,6 +109,10 @@ ORACLES: dict[str, Callable[[Video], np.ndarray]] = {
     "delu_anet12": lambda v: oracle.co2net(v.maps["logits"], v.maps["attention"], thresholds=DELU),
     "delu_thumos_test": lambda v: oracle.co2net(v.maps["logits"], v.maps["attention"], thresholds=DELU, longer_than=1),
     "wtalc": lambda v: oracle.wtalc(v.maps["cas"]),
+    "cmcs": lambda v: oracle.cmcs(
+        v.maps["cas"], action(v), v.seconds_per_snippet, v.duration, share=1.0, decimals=(2, 4)
+    ),
+    "cmcs_anet": lambda v: oracle.cmcs(v.maps["cas"], action(v), v.seconds_per_snippet, v.duration, share=1e-7),
 }
 OWN_SCORES = ("hamnet", "co2net", "delu", "wtalc")  # they make their video scores
 
@@ -476,6 +480,8 @@ NUMBERS = {
     "delu_thumos_test": ([DELU], 1, Classes(threshold=0.2, fallback="argmax"), (SOFT, Keep(min_length=1.0))),
     "delu_anet12": ([DELU], 1, Classes(threshold=0.2, fallback="argmax"), (SOFT,)),
     "wtalc_thumos": ([[0.5]], 2, Classes(threshold=0.0, inclusive=False), ()),
+    "cmcs_thumos": ([[1.0]], 1, Classes(threshold=0.1, inclusive=False), (IN_VIDEO, ROUNDED)),
+    "cmcs_anet": ([[1e-7]], 1, Classes(threshold=0.1, inclusive=False), (IN_VIDEO,)),
     "pmil_thumos": ([], 0, None, (SOFT,)),
     "actionformer_thumos": ([], 0, None, (ENOUGH, compiled(sigma=0.5, max_detections=200), IN_VIDEO)),
     "actionformer_anet": (
@@ -542,6 +548,7 @@ TIOUS = {
     ("asmloc", "acmnet"): (np.arange(0.1, 1, 0.1), np.arange(0.5, 1, 0.05)),
     ("co2net", "delu", "pmil"): (DECIMALS, LITERAL_ANET),
     ("wtalc",): (DECIMALS[:5], None),
+    ("cmcs",): (DECIMALS, np.linspace(0.5, 0.95, 10)),
     ("opentad",): (DECIMALS[2:7], LITERAL_ANET),
     ("actionformer",): (np.linspace(0.3, 0.7, 5), np.linspace(0.5, 0.95, 10)),
     ("mmaction",): (None, np.linspace(0.5, 0.95, 10)),
@@ -568,6 +575,7 @@ SCORES = {
     "co2net": (OIC_A, 1.0, [0.2], 0.0),
     "delu": (OIC_A, 1.0, [0.2], 0.0),
     "wtalc": (None, 1.0, [0.7], 0.0),
+    "cmcs": (Margin(scale=0.25, layout="cmcs"), 1.0, [0.25], 0.0),
     "two": (Margin(scale=0.2, denominator="fixed"), 1.0, [0.2], 0.0),
     "ptlr": (Margin(scale=0.25), 1.0, [0.0, 0.0], 0.0),
 }
@@ -580,6 +588,7 @@ FAMILIES = {
     ("asl",): (True, True, 24, 0, "none", "activitynet"),
     ("asmloc", "acmnet"): (True, True, 20, 0, "last", "activitynet"),
     ("wtalc",): (False, False, 1, 0, "none", "wtalc"),
+    ("cmcs",): (False, False, 16, 0, "last", "activitynet"),
     ("pmil",): (None, None, None, None, "none", "activitynet_snippet"),
     ("actionformer",): (None, None, None, None, "none", "actionformer"),
     ("opentad",): (None, None, None, None, "none", "opentad"),
@@ -615,7 +624,8 @@ def test_numbers_of_every_preset(name):
     for number, (bank, values) in enumerate(zip(pipeline.banks, thresholds)):
         assert_array_equal(bank.thresholds, values)
         assert bank.min_length == min_length
-        assert bank.relative == ("below_max" if kin == "wtalc" else "absolute")
+        assert bank.relative == {"wtalc": "below_max", "cmcs": "times_mean"}.get(kin, "absolute")
+        assert bank.dilate == (20 if kin == "cmcs" else 0)
         score = bank.score
         margin, outer_weight, video_weights, constant = SCORES.get(name.removesuffix("_pseudo"), SCORES[kin])
         assert (score.margin, score.outer_weight, score.constant) == (margin, outer_weight, constant)
@@ -631,6 +641,8 @@ def test_numbers_of_every_preset(name):
     if not pipeline.banks:
         assert pipeline.num_classes is None
         assert pipeline.map_names() == ()
+    elif name == "cmcs_anet":
+        assert (pipeline.background, pipeline.num_classes) == ("last", None)
     elif name == "gaufuse_thumos_pseudo":
         assert (pipeline.background, pipeline.num_classes) == ("none", None)  # a pseudo label for background, too
     else:
@@ -700,6 +712,7 @@ def test_the_table_has_all_presets_and_what_settings_cannot_say():
             "activitynet | 10 from 0.5",
         ),
         "hamnet_anet12": ("≥ 0.2, best T / 20", "SoftNms gaussian, σ = 0.3, +1 | second"),
+        "cmcs_thumos": ("cas, minmax |", "> 1 mean, dilated by 20 |", "Seconds in the video, Round 2, 4 | second"),
         "wtalc_thumos": ("> max - 0.5 (max - min)", "max, + 0.7 video"),
         "gaufuse_thumos": ("0.0785 n^0.9", "Fuse share +1 > 0.25, T = 0.2 | snippet"),
         "actionformer_anet": ("proposals", "top 100, all classes, Vote ≥ 0.9 by tIoU, Seconds in the video"),

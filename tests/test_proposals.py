@@ -32,8 +32,11 @@ def rows_of(found: Segments) -> np.ndarray:
     st.integers(1, 3),
     st.booleans(),
     st.sampled_from([-1, 0, 1]),
+    st.integers(0, 4),
 )
-def test_proposals_equal_the_oracle(tcam, thresholds, relative, inclusive, positive, min_length, lone_first, extend):
+def test_proposals_equal_the_oracle(
+    tcam, thresholds, relative, inclusive, positive, min_length, lone_first, extend, dilate
+):
     found = extract_proposals(
         tcam,
         thresholds,
@@ -43,6 +46,7 @@ def test_proposals_equal_the_oracle(tcam, thresholds, relative, inclusive, posit
         min_length=min_length,
         skip_lone_first=not lone_first,
         extend_end=extend,
+        dilate=dilate,
     )
     expected = [
         (c, theta, s, e + extend)
@@ -55,6 +59,7 @@ def test_proposals_equal_the_oracle(tcam, thresholds, relative, inclusive, posit
             positive=positive,
             min_length=min_length,
             lone_first=lone_first,
+            dilate=dilate,
         )
     ]
     assert_array_equal(rows_of(found), np.array(expected, dtype=np.float64).reshape(-1, 4), strict=True)
@@ -63,21 +68,29 @@ def test_proposals_equal_the_oracle(tcam, thresholds, relative, inclusive, posit
     assert_array_equal(found.scores, found.columns["inner"])
 
 
-@given(tcams(), st.sampled_from(["none", "minmax", "minmax_relu"]), st.booleans(), st.sampled_from([1, 2, 4]))
-def test_normalised_and_upsampled_proposals_equal_the_oracle(tcam, kind, clip, factor):
+@given(
+    tcams(),
+    st.sampled_from(["none", "minmax", "minmax_relu"]),
+    st.booleans(),
+    st.sampled_from([1, 2, 4]),
+    st.booleans(),
+)
+def test_normalised_and_upsampled_proposals_equal_the_oracle(tcam, kind, clip, factor, goes_on):
     thresholds = [0.0, 0.25, 0.5, 1.0]
-    found = extract_proposals(tcam, thresholds, normalize=kind, clip=clip, upsample=factor, inclusive=True)
+    options = {"normalize": kind, "clip": clip, "upsample": factor, "extrapolate": goes_on}
+    found = extract_proposals(tcam, thresholds, inclusive=True, **options)
     expected = []
     for c in range(tcam.shape[1]):
         fine = oracle.normalize(tcam[:, c], kind, clip)
-        fine = oracle.upsample(fine, factor) if factor > 1 else fine
+        fine = oracle.upsample(fine, factor, goes_on) if factor > 1 else fine
+        assert_array_equal(upsample_tcam(oracle.normalize(tcam[:, c], kind, clip), factor, extrapolate=goes_on), fine)
         expected += [(c, k, s / factor, e / factor) for k, s, e in oracle.proposals(fine, thresholds, inclusive=True)]
     assert_array_equal(rows_of(found), np.array(expected, dtype=np.float64).reshape(-1, 4), strict=True)
 
 
 @given(
     tcams(max_snippets=40),
-    st.sampled_from(["symmetric", "oic_a", "oic_b"]),
+    st.sampled_from(["symmetric", "oic_a", "oic_b", "cmcs"]),
     st.sampled_from([(0.25, 1.0), (0.2, 1.0), (0.0785, 0.9), (1.0, 1.0), (0.0, 1.0)]),
     st.sampled_from(["pooled", "fixed"]),
     st.sampled_from([1.0, 0.6]),

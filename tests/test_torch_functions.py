@@ -230,6 +230,8 @@ def test_weighted_fusion_equals_oracle(place, models, threshold, conf_type, leas
             "min_length": st.sampled_from([1, 3]),
             "extend_end": st.sampled_from([0, 1, -1]),
             "skip_lone_first": st.booleans(),
+            "extrapolate": st.booleans(),
+            "dilate": st.integers(0, 4),
         }
     ),
     turn=st.booleans(),
@@ -243,7 +245,9 @@ def test_extraction_equals_the_core(place, tcam, thresholds, options, turn):
     found = tpt.extract_proposals(tensors(place, tcam)[0], thresholds, classes=chosen, **options)
     same(found, expected)
     assert_array_equal(found.segments.cpu().numpy(), expected.segments)
-    same(tpt.upsample_tcam(tensors(place, tcam)[0], 3), tpp.upsample_tcam(tcam, 3))
+    for goes_on in (True, False):
+        fine = tpt.upsample_tcam(tensors(place, tcam)[0], 3, extrapolate=goes_on)
+        same(fine, tpp.upsample_tcam(tcam, 3, extrapolate=goes_on))
 
 
 @FEW
@@ -251,7 +255,7 @@ def test_extraction_equals_the_core(place, tcam, thresholds, options, turn):
     tcam=tcams(),
     options=st.fixed_dictionaries(
         {
-            "layout": st.sampled_from(["symmetric", "oic_a", "oic_b"]),
+            "layout": st.sampled_from(["symmetric", "oic_a", "oic_b", "cmcs"]),
             "denominator": st.sampled_from(["pooled", "fixed"]),
             "inner": st.sampled_from(["mean", "max", "none"]),
             "margin_scale": st.sampled_from([0.0, 0.25, 1.0]),

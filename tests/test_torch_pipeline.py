@@ -146,6 +146,18 @@ ON_ATTENTION = replace(BANK, signal=config.Signal(mix=(("attention", 1.0),)))
 BLEND = config.Signal(mix=(("cas", 0.7), ("attention", 0.3)))
 SETTINGS = {
     **{f"listing, {name}": (banks, stages, {}) for name, (banks, stages) in LISTED.items()},
+    "dilated": (replace(BANK, dilate=4, min_length=5), (config.Nms(threshold=0.4),), {}),
+    "dilated, up to the last snippet, slices around": (
+        config.Bank(
+            thresholds=(0.3, 0.6),
+            signal=config.Signal(extrapolate=False),
+            upsample=5,
+            dilate=7,
+            score=config.Score(margin=config.Margin(layout="cmcs")),
+        ),
+        (),
+        {},
+    ),
     "times the mean": (replace(BANK, relative="times_mean"), (), {}),
     "below the maximum": (replace(BANK, relative="below_max", inclusive=True), (), {}),
     "attention alone": (ON_ATTENTION, (), {}),

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import kernel
 
-SYMMETRIC, OIC_A, OIC_B = 0, 1, 2  # layouts of the outer margin
+SYMMETRIC, OIC_A, OIC_B, CMCS = 0, 1, 2, 3  # layouts of the outer margin
 MEAN, MAX, NONE = 0, 1, 2  # inner scores
 
 _KNOWN = 512  # powers of shorter lengths are computed once per call
@@ -239,6 +239,12 @@ def score_runs(
             if layout == OIC_A:
                 whole_last = whole_begin = whole_e
                 whole_right = min(length - 1, int(stop[i] - 1.0 + reach)) + 1
+            elif layout == CMCS:  # slices of at least one step; a start below 0 counts from the end: nothing
+                whole_last = whole_begin = whole_e
+                whole_left = min(int(start[i] - reach), whole_s - 1)
+                if whole_left < 0:
+                    whole_left = whole_s
+                whole_right = min(length, max(int(stop[i] + reach), whole_e + 1))
             else:
                 whole_last, whole_begin = min(whole_e + 1, length), min(whole_e + 1, length)
                 whole_right = min(length - 1, int(stop[i] + reach + 1.0))

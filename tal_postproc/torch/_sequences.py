@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .._kernels.sequences import MAX, MEAN, OIC_A, SYMMETRIC
+from .._kernels.sequences import CMCS, MAX, MEAN, OIC_A, SYMMETRIC
 from ._ragged import LINEAR, buckets, chunks, padded, room, running_sum, tree_sum
 
 _KNOWN = 512  # powers of shorter lengths are those of the core
@@ -100,6 +100,19 @@ def normalized(values: Tensor, offsets: Tensor, kind: str, clip: bool) -> Tensor
     return values.clamp(0.0, 1.0) if clip else values
 
 
+def upsampled(values: Tensor, offsets: Tensor, factor: int, extrapolate: bool) -> tuple[Tensor, Tensor]:
+    """What `proposals.upsampled` gives: values and offsets."""
+    if factor == 1:
+        return values, offsets
+    fine, ends = upsample(values, offsets, factor), offsets * factor
+    if extrapolate or not len(fine):
+        return fine, ends
+    row = rows_of(ends, len(fine))
+    place = torch.arange(len(fine), device=fine.device)
+    inside = ends[row + 1] - place >= factor
+    return fine[inside], ends - (factor - 1) * torch.arange(len(ends), device=ends.device)
+
+
 def upsample(values: Tensor, offsets: Tensor, factor: int) -> Tensor:
     """Linear interpolation at i / factor for i < factor * T; the last steps go on along the last slope."""
     out = values.new_empty(len(values) * factor)
@@ -166,22 +179,33 @@ def find_runs(
     min_length: int,
     skip_lone_first: bool,
     once: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Runs above every threshold: row, slot, start, stop, multiplicity, as `_kernels.sequences.find_runs` lists them.
+    dilate: int = 0,
+) -> tuple[Tensor, ...]:
+    """Runs above every threshold: row, slot, start, stop, multiplicity, as `proposals.runs_above` lists them.
 
     `thresholds` (R, M) rises along each row, or is one row (1, M) for all; `slots` is of the same shape.  O(M C) for C
     steps at which the number of thresholds that are passed changes; memory is bounded by chunks of rows, but for what a
     single row needs.
     """
     parts = []
+    once, shortest = (0, 1) if dilate else (once, min_length)
     for low, high, begin, end in _parts(offsets, len(values), room(values)):
         own = slice(None) if len(thresholds) == 1 else slice(low, high)
         part = values[begin:end], offsets[low : high + 1] - begin
         level = _levels(*part, thresholds[own], inclusive, positive, skip_lone_first)
-        for row, *others in _nested_runs(level, part[1], slots[own], min_length, once):
+        for row, *others in _nested_runs(level, part[1], slots[own], shortest, once):
             parts.append((row + low, *others))
     row, slot, start, stop, multiplicity = (torch.cat(part) for part in zip(*parts))
-    return row, slot, start, stop, multiplicity
+    if not dilate:
+        return row, slot, start, stop, multiplicity
+    start = (start - dilate // 2).clamp(min=0.0)
+    stop = torch.minimum(stop + (dilate - 1) // 2, offsets.diff()[row].double())
+    begins = torch.ones_like(row, dtype=torch.bool)
+    begins[1:] = (row[1:] != row[:-1]) | (slot[1:] != slot[:-1]) | (start[1:] > stop[:-1])
+    stop = stop[begins.roll(-1)]
+    kept = row[begins], slot[begins], start[begins], stop, multiplicity[begins]
+    long = torch.nonzero(stop - start[begins] >= min_length)[:, 0]
+    return tuple(column[long] for column in kept)
 
 
 def _nested_runs(
@@ -345,6 +369,11 @@ def score_runs(
         if layout == OIC_A:
             whole_last = whole_begin = whole_e
             whole_right = torch.minimum(length - 1, (stop - 1.0 + reach).long()) + 1
+        elif layout == CMCS:
+            whole_last = whole_begin = whole_e
+            least = torch.minimum((start - reach).long(), whole_s - 1)
+            whole_left = torch.where(least >= 0, least, whole_s)
+            whole_right = torch.minimum(length, torch.maximum((stop + reach).long(), whole_e + 1))
         else:
             whole_last = whole_begin = torch.minimum(whole_e + 1, length)
             whole_right = torch.minimum(length - 1, (stop + reach + 1.0).long())

@@ -465,7 +465,7 @@ def _as_tcam(tcam: Any) -> Tensor:
 
 
 @twin_of(_proposals.upsample_tcam)
-def upsample_tcam(tcam: Tensor, factor: int) -> Tensor:
+def upsample_tcam(tcam: Tensor, factor: int, *, extrapolate: bool = True) -> Tensor:
     """As `tal_postproc.upsample_tcam`, for tensors.
 
     >>> upsample_tcam(torch.tensor([0.0, 1.0, 3.0]), 2)
@@ -476,8 +476,10 @@ def upsample_tcam(tcam: Tensor, factor: int) -> Tensor:
     given = Inputs(array.device)
     values, offsets = _as_columns(given, array)
     given.settle()
-    fine = _sequences.upsample(values, offsets, times) if times > 1 else values.clone()
-    return fine if tcam.ndim == 1 else fine.reshape(array.shape[1], len(array) * times).T.contiguous()
+    goes_on = _checks.as_flag(extrapolate, "extrapolate")
+    fine = _sequences.upsampled(values, offsets, times, goes_on)[0] if times > 1 else values.clone()
+    length = len(array) * times if goes_on else max(0, (len(array) - 1) * times + 1)
+    return fine if tcam.ndim == 1 else fine.reshape(array.shape[1], length).T.contiguous()
 
 
 @twin_of(_proposals.segments_to_seconds)
@@ -515,9 +517,11 @@ def extract_proposals(
     normalize: Literal["none", "minmax", "minmax_relu"] = "none",
     clip: bool = False,
     upsample: int = 1,
+    extrapolate: bool = True,
     min_length: int = 1,
     extend_end: int = 0,
     skip_lone_first: bool = False,
+    dilate: int = 0,
     classes: Any = None,
 ) -> Segments:
     """As `tal_postproc.extract_proposals`, for tensors; `thresholds` and `classes` may be lists.
@@ -534,7 +538,8 @@ def extract_proposals(
     factor = _checks.as_count(upsample, "upsample", at_least=1)
     shortest = _checks.as_count(min_length, "min_length", at_least=1)
     extension = _checks.as_extension(extend_end)
-    limited = _checks.as_flag(clip, "clip")
+    wider = _checks.as_count(dilate, "dilate")
+    limited, goes_on = _checks.as_flag(clip, "clip"), _checks.as_flag(extrapolate, "extrapolate")
     flags = [
         _checks.as_flag(value, name)
         for value, name in ((inclusive, "inclusive"), (positive, "positive"), (skip_lone_first, "skip_lone_first"))
@@ -549,8 +554,7 @@ def extract_proposals(
     given.settle()
 
     values = _sequences.normalized(values, offsets, normalize, limited)
-    if factor > 1:
-        values, offsets = _sequences.upsample(values, offsets, factor), offsets * factor
+    values, offsets = _sequences.upsampled(values, offsets, factor, goes_on)
     wanted = torch.from_numpy(levels).to(values)[None, :]
     if relative != "absolute" and len(values):
         rows = values.reshape(len(labels), -1)
@@ -562,7 +566,7 @@ def extract_proposals(
     rising, slots = torch.sort(wanted, dim=1, stable=True)
     inclusive, positive, lone = flags
     row, slot, start, stop, _ = _sequences.find_runs(
-        values, offsets, rising, slots, inclusive, positive, shortest, lone, 0
+        values, offsets, rising, slots, inclusive, positive, shortest, lone, 0, wider
     )
     level = wanted[0 if len(wanted) == 1 else row, slot]
     inner, _ = _score(values, offsets, row, start, stop, level, margin_scale=-1.0)
@@ -579,7 +583,7 @@ def oic_scores(
     *,
     margin_scale: float = 0.25,
     margin_power: float = 1.0,
-    layout: Literal["symmetric", "oic_a", "oic_b"] = "symmetric",
+    layout: Literal["symmetric", "oic_a", "oic_b", "cmcs"] = "symmetric",
     denominator: Literal["pooled", "fixed"] = "pooled",
     outer_weight: float = 1.0,
     inner: Literal["mean", "max", "none"] = "mean",

@@ -309,9 +309,8 @@ def _runs_above(
             low, high = (end[:, None] for end in _sequences.extremes(values, offsets))
             levels = high - (high - low) * numbers
         rising, place = torch.sort(levels, dim=1, stable=True)
-    runs = _sequences.find_runs(
-        values, offsets, rising, place, bank.inclusive, bank.positive, bank.min_length, bank.skip_lone_first, once
-    )
+    how = bank.inclusive, bank.positive, bank.min_length, bank.skip_lone_first, once, bank.dilate
+    runs = _sequences.find_runs(values, offsets, rising, place, *how)
     return runs, levels[0 if len(levels) == 1 else runs[0], runs[1]]
 
 
@@ -602,8 +601,7 @@ class _Batch:
             tells = any(self.flat[self.names[name]].values.ndim == 2 for name in names)
             offsets = self._offsets[tells]
             values = _sequences.normalized(self._blend(signal, tells), offsets, signal.normalize, signal.clip)
-            if factor > 1:
-                values, offsets = _sequences.upsample(values, offsets, factor), offsets * factor
+            values, offsets = _sequences.upsampled(values, offsets, factor, signal.extrapolate)
             self._made[key] = _Blended(values, offsets, self.kinds[tells].row, not tells)
         return self._made[key]
 

@@ -421,6 +421,31 @@ def co2net(logits, attention, *, thresholds, longer_than=None):
     return rows if longer_than is None else rows[rows[:, 2] - rows[:, 1] > longer_than]
 
 
+def cmcs(scores, global_scores, seconds, duration, *, share, decimals=None):
+    """Frame by frame, 16 to a snippet: above `share` of the mean, dilated by 20 frames; a quarter of the run around it.
+
+    `seconds` of a snippet; the margins are slices, so that a left one that would begin before the video is empty.
+    """
+    found = []
+    for c, total in enumerate(global_scores):
+        column = scores[:, c].tolist()
+        if not total > 0.1 or not max(column, default=0.0) > min(column, default=0.0):
+            continue
+        scaled = [(x - min(column)) / (max(column) - min(column)) for x in column]
+        metric = np.interp(np.arange(16 * (len(scaled) - 1) + 1) / 16, np.arange(len(scaled)), scaled)
+        passing = [t for t in range(len(metric)) if metric[t] > share * metric.mean()]
+        near = {t + step for t in passing for step in range(-10, 10)}
+        for s, e in _stretches([t in near for t in range(len(metric))]):
+            n = e - s
+            left, right = metric[min(int(s - 0.25 * n), s - 1) : s], metric[e : max(int(e + 0.25 * n), e + 1)]
+            outer = np.concatenate([left, right])
+            score = metric[s:e].mean() - (outer.mean() if len(outer) else 0.0) + 0.25 * total
+            found.append([c, *(min(duration, max(0.0, t / 16 * seconds)) for t in (s, e)), score])
+    if decimals:
+        found = [[c, round(s, decimals[0]), round(e, decimals[0]), round(x, decimals[1])] for c, s, e, x in found]
+    return _table(found)
+
+
 # ------------------------------------------------------------------------------------ proposals that a network scored
 
 

@@ -19,7 +19,9 @@ def runs(passing: list[bool]) -> list[tuple[int, int]]:
     return found
 
 
-def proposals(x, thresholds, *, relative="absolute", inclusive=False, positive=False, min_length=1, lone_first=True):
+def proposals(
+    x, thresholds, *, relative="absolute", inclusive=False, positive=False, min_length=1, lone_first=True, dilate=0
+):
     """(threshold value, start, stop) of one column, in the order of the thresholds."""
     x = [float(v) for v in x]
     out = []
@@ -32,6 +34,10 @@ def proposals(x, thresholds, *, relative="absolute", inclusive=False, positive=F
         passing = [(v >= theta if inclusive else v > theta) and (v > 0 or not positive) for v in x]
         if not lone_first and passing[:1] == [True] and not any(passing[1:]):
             continue
+        if dilate:  # an even number reaches one step farther to the left
+            reach = range(-(dilate // 2), (dilate - 1) // 2 + 1)
+            near = {t + step for t, yes in enumerate(passing) if yes for step in reach}
+            passing = [t in near for t in range(len(passing))]
         out += [(theta, s, e) for s, e in runs(passing) if e - s >= min_length]
     return out
 
@@ -47,15 +53,18 @@ def normalize(x, kind, clip):
     return [min(max(v, 0.0), 1.0) for v in x] if clip else x
 
 
-def upsample(x, factor):
+def upsample(x, factor, extrapolate=True):
     """Value at i * (1 / factor) on the line through the snippets before and at (or after) it; the last line goes on.
 
-    Same operations as SciPy's interp1d(kind="linear", fill_value="extrapolate") on arange(0, T, 1 / factor).
+    Same operations as SciPy's interp1d(kind="linear", fill_value="extrapolate") on arange(0, T, 1 / factor), or up to
+    the last snippet.
     """
     x = [float(v) for v in x]
     out = []
     for i in range(len(x) * factor):
         at = i * (1 / factor)
+        if not extrapolate and i > (len(x) - 1) * factor:
+            break
         low = min(max(math.ceil(at), 1), len(x) - 1) - 1
         out.append(x[0] if len(x) == 1 else (x[low + 1] - x[low]) * (at - low) + x[low])
     return out
@@ -87,10 +96,14 @@ def oic(
         outside = total / length if length > 0 else 0.0
     else:
         s, e = int(start), int(stop)
-        covered = x[s:e] if layout == "oic_a" else x[s : e + 1]
+        covered = x[s : e + 1] if layout == "oic_b" else x[s:e]
         inside = (max(covered) if inner == "max" else sum(covered) / len(covered)) if covered else 0.0
         before = list(range(max(0, int(start - margin)), s))
-        if layout == "oic_a":
+        if layout == "cmcs":  # slices: a start below 0 counts from the end, where nothing is left before s
+            steps = list(range(size))
+            before = steps[min(int(start - margin), s - 1) : s]
+            after = steps[e : max(int(stop + margin), e + 1)]
+        elif layout == "oic_a":
             after = list(range(e, min(size - 1, int(stop - 1 + margin)) + 1))
         else:
             after = list(range(e + 1, min(size - 1, int(stop + margin + 1))))
