@@ -221,7 +221,7 @@ def _missed(
         total, missed = np.zeros((2, len(truth.classes), len(edges[name]) + 1), np.int64)
         np.add.at(total, where, 1)
         np.add.at(missed, where, free[known])
-        result[name] = MissedInstances(_BIN_NAMES[: len(edges[name]) + 1], total, missed)
+        result[name] = MissedInstances(_BIN_NAMES[: len(edges[name]) + 1], edges[name], total, missed)
     return result
 
 

@@ -698,6 +698,7 @@ class MissedInstances:
     """How many instances of each kind there are, and how many of them nothing found."""
 
     bins: tuple[str, ...]  # B names
+    ends: tuple[float, ...]  # (B - 1,) upper ends, included, of all bins but the last: seconds, a share, a number
     total: Int  # (K, B)
     missed: Int  # (K, B)
 

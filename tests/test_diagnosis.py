@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tal_postproc as tpp
-from tal_postproc import config, diagnosis
+from tal_postproc import config, diagnosis, plotting
 from tal_postproc.evaluation import PROTOCOLS
 from tal_postproc.types import ERROR_KINDS, Segments, UnitError, Video
 
@@ -319,3 +321,79 @@ def test_report_table():
 def test_report_needs_protocols(protocols):
     with pytest.raises(ValueError, match="`protocols` must be a sequence of at least one name"):
         diagnosis.paper_report(FOUND, TRUTH, protocols=protocols)
+
+
+# ------------------------------------------------------------------ pictures
+@pytest.fixture
+def breakdown():
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'tal_postproc[plot]'")
+    data = tpp.synthetic.make_videos(8, seed=0)
+    found = Segments.concatenate(tpp.PostProcessor.from_preset("rskp").process(data.videos)).to_seconds(0.64)
+    durations = data.annotations.durations
+    return diagnosis.error_breakdown(found, data.ground_truth, durations=durations, names=data.classes)
+
+
+def heights(bars):
+    return [bar.get_height() for bar in bars]
+
+
+def widths(bars):
+    return [bar.get_width() for bar in bars]
+
+
+def drawn_words(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def test_picture_of_all_classes(breakdown):
+    figure = plotting.errors(breakdown)
+    profile, gains, missed, classes = figure.axes
+    counts = breakdown.counts[:-1].sum(axis=1)
+    last = int(np.flatnonzero(counts.sum(axis=1)).max()) + 1
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for kind in range(6):
+        assert_allclose(heights(profile.containers[kind])[:last], shares[:last, kind])
+    assert_allclose(widths(gains.containers[0]), 100 * breakdown.average_gains)
+    of = breakdown.missed["length"]
+    total, gone = of.total.sum(axis=0), of.missed.sum(axis=0)
+    expected = [100 * gone[b] / total[b] for b in range(5) if total[b]]
+    assert_allclose([bar.get_height() for bar in missed.patches][: len(expected)], expected)
+    assert missed.get_xticklabels()[0].get_text() == "XS\n≤3"
+    worst = np.argsort(breakdown.per_class, kind="stable")[:20]
+    assert [tick.get_text() for tick in classes.get_yticklabels()] == [breakdown.names[k] for k in worst]
+    best = breakdown.counts[0, worst]
+    assert_allclose(widths(classes.containers[0]), 100 * best[:, 0] / np.maximum(best.sum(axis=1), 1))
+    assert drawn_words(figure)[0] == "All classes"
+    assert f"mAP {100 * breakdown.average:.1f} %" in drawn_words(figure)[1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(ERROR_KINDS)
+
+
+def test_picture_of_one_class(breakdown):
+    k = 1
+    figure = plotting.errors(breakdown, label=int(breakdown.classes[k]))
+    assert len(figure.axes) == 3
+    assert drawn_words(figure)[0] == breakdown.names[k]
+    assert_allclose(widths(figure.axes[1].containers[0]), 100 * breakdown.gains[k])
+    first = breakdown.counts[0, k]
+    assert_allclose([bars[0].get_height() for bars in figure.axes[0].containers], 100 * first / first.sum())
+
+
+def test_picture_goes_to_a_file(breakdown, tmp_path):
+    plotting.errors(breakdown, size=(900, 700), path=tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert struct.unpack(">II", content[16:24]) == (900, 700)
+
+
+def test_picture_of_nothing(breakdown):
+    nothing = {"video": [], "labels": [], "segments": np.empty((0, 2)), "scores": []}
+    assert "mAP 0.0 %" in drawn_words(plotting.errors(diagnosis.error_breakdown(nothing, nothing)))[1]
+    assert "3 instances" in drawn_words(plotting.errors(diagnosis.error_breakdown(nothing, TRUTH)))[1]
+
+
+def test_picture_errors(breakdown):
+    with pytest.raises(ValueError, match="`label` must be a class of the breakdown, got 99"):
+        plotting.errors(breakdown, label=99)
+    with pytest.raises(ValueError, match="`size` must be at least 100"):
+        plotting.errors(breakdown, size=(10, 600))
+    with pytest.raises(TypeError, match="`breakdown` must be an ErrorBreakdown, got dict"):
+        plotting.errors({})
