@@ -13,7 +13,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import tal_postproc as tpp
+from tal_postproc import cli, formats
 from tal_postproc.config import Keep, Nms, Pipeline, SoftNms, Vote
+from tal_postproc.plotting import surface
 from tal_postproc.tuning import Range, TuningResult, tune
 from tal_postproc.tuning import _search as search
 from tal_postproc.tuning import _shared as shared
@@ -106,7 +108,9 @@ def test_ranges():
     ("space", "message"),
     [
         ({}, "at least one name"),
-        ({"margin.scal": [1]}, "'margin.scal' is no setting of the pipeline; there are"),
+        ({"margin.scal": [1]}, "'margin.scal' is no setting of the pipeline; there are .*banks.0.score.margin.scale"),
+        ({"quux": [1]}, "'quux' is no setting of the pipeline; there are banks, banks.0, banks.0.thresholds, "),
+        ({"protocol": ["wtalc"]}, "'protocol' is no setting of the pipeline"),
         ({"threshold": [0.5]}, r"means several settings; there are classes.threshold, stages.0.threshold"),
         ({"stages.0.threshold": [0.5, 1.5]}, "`Nms.threshold` must be at most 1, got 1.5"),
         ({"stages.0.threshold": ["a"]}, "`Nms.threshold` must be a number"),
@@ -428,3 +432,187 @@ def test_arguments_that_cannot_be(changes, error, message):
     arguments = {"videos": DATA.videos, "ground_truth": TRUTH, "pipeline": RSKP, "space": SPACE, **changes}
     with pytest.raises(error, match=message):
         tune(**arguments)
+
+
+# ------------------------------------------------------------------ the picture
+@pytest.fixture(scope="module")
+def searched():
+    space = {"margin.scale": [0.1, 0.2, 0.3], "stages.0.threshold": [0.1, 0.4], "ties": ["first", "last"]}
+    return tune(DATA.videos, TRUTH, RSKP, space, folds=2, num_resamples=10)
+
+
+def test_surface_shows_the_best_of_every_pair(searched, tmp_path):
+    pytest.importorskip("matplotlib")
+    figure = surface(searched, ["margin.scale", "stages.0.threshold"], size=(700, 400), path=tmp_path / "s.png")
+    assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+    assert figure.get_size_inches().tolist() == [7.0, 4.0]
+    cells = np.asarray(figure.axes[0].images[0].get_array())
+    for x, scale in enumerate([0.1, 0.2, 0.3]):
+        for y, threshold in enumerate([0.1, 0.4]):
+            pair = {"margin.scale": scale, "stages.0.threshold": threshold}.items()
+            rows = [row for row in searched.table if pair <= row.setting.items()]
+            assert len(rows) == 2
+            best = max(row.score for row in rows)
+            assert_allclose(cells[y, x], 100 * (best - searched.baseline.score), atol=1e-9)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert len(texts) == 6
+    assert f"±{100 * searched.table[0].gain_std:.1f}" in "".join(texts)
+    assert searched.verdict in figure.axes[0].get_title(loc="left")
+
+
+def test_surface_of_one_setting_is_a_line_with_a_band(searched):
+    pytest.importorskip("matplotlib")
+    figure = surface(searched, ["margin.scale"])
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "best with this value")
+    best = [max(row.score for row in searched.table if row.setting["margin.scale"] == one) for one in (0.1, 0.2, 0.3)]
+    assert_allclose(line.get_ydata(), 100 * (np.array(best) - searched.baseline.score), atol=1e-9)
+    assert len(figure.axes[0].collections) == 1
+    assert surface(searched, "ties").axes[0].get_xticklabels()[1].get_text() == "last"
+
+
+def test_surface_chooses_the_two_that_matter(searched):
+    pytest.importorskip("matplotlib")
+    axes = surface(searched).axes[0]
+    reach = {}
+    for name in ("margin.scale", "stages.0.threshold", "ties"):
+        values = dict.fromkeys(row.setting[name] for row in searched.table)
+        best = [max(row.score for row in searched.table if row.setting[name] == value) for value in values]
+        reach[name] = max(best) - min(best)
+    assert [axes.get_xlabel(), axes.get_ylabel()] == sorted(reach, key=lambda name: -reach[name])[:2]
+
+
+def test_surface_of_ranges_are_dots():
+    pytest.importorskip("matplotlib")
+    space = {"margin.scale": Range(0.01, 1.0, log=True), "stages.0.threshold": Range(0.1, 0.7)}
+    result = tune(DATA.videos, TRUTH, RSKP, space, method="random", evaluations=30, folds=2, num_resamples=2)
+    axes = surface(result, ["margin.scale", "stages.0.threshold"]).axes[0]
+    assert len(axes.collections[0].get_offsets()) == 30
+    assert axes.get_xscale() == "log"
+    assert surface(result, ["margin.scale"]).axes[0].get_xscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["sigma"], "`names` must be one of"), ([], "one or two settings"), (["ties", "ties"], "one or two settings")],
+)
+def test_surface_refuses(searched, names, message):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match=message):
+        surface(searched, names)
+
+
+# ------------------------------------------------------------------ the command
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def tcams(tmp_path):
+    formats.write_tcams(tmp_path / "tcams.npz", DATA.videos, classes=DATA.classes, annotations=DATA.annotations)
+    return tmp_path / "tcams.npz"
+
+
+PLAIN = replace(tpp.presets.get("rskp"), background="none", num_classes=None)
+START = ("--preset", "rskp", "--background", "none", "--protocol", "activitynet")
+
+
+def test_tune_then_detect(tcams, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    tuned, found, space = tmp_path / "tuned.json", tmp_path / "found.json", tmp_path / "space.json"
+    space.write_text(json.dumps({"thresholds.last": {"first": 0.0, "last": 0.1, "step": 0.05}}))
+    more = "--space", space, "--set", "margin.scale=0.1:0.3:0.1", "--set", "ties=first,last"
+    assert run("tune", tcams, *START, *more, "-o", tuned, "--picture", tmp_path / "s.svg", "--show", "ties") == 0
+    printed = capsys.readouterr().out
+    result = TuningResult.from_dict(json.loads(tuned.read_text()))
+    space = {"thresholds.last": [0.0, 0.05, 0.1], "margin.scale": [0.1, 0.2, 0.3], "ties": ["first", "last"]}
+    assert result == tune(DATA.videos, TRUTH, PLAIN, space, protocol="activitynet")
+    assert f"{100 * result.ranked()[0].score:.2f}" in printed.splitlines()[3]
+    assert result.verdict in printed
+    assert "refused: 6 settings, such as thresholds.last=0.0 margin.scale=0.1" in printed
+    assert "<svg" in (tmp_path / "s.svg").read_text()
+    assert run("detect", tcams, "--preset", tuned, "-o", found) == 0
+    capsys.readouterr()
+    assert run("evaluate", found, "--annotations", tcams) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[-1] == f"{100 * result.best_score:.2f}"
+    assert run("labels", tcams, "--preset", tuned, "-o", tmp_path / "labels.npz") == 0
+
+
+def test_options_of_tune_reach_the_search(tcams, tmp_path):
+    options = ("--method", "random", "--evaluations", 3, "--folds", 3, "--seed", 4, "--tiou", "0.3,0.5", "--threads", 1)
+    space = {"margin.scale": Range(0.1, 0.5)}
+    assert run("tune", tcams, *START, *options, "--set", "margin.scale=0.1:0.5", "-o", tmp_path / "t.json") == 0
+    expected = tune(
+        DATA.videos,
+        TRUTH,
+        PLAIN,
+        space,
+        protocol="activitynet",
+        method="random",
+        evaluations=3,
+        folds=3,
+        seed=4,
+        tiou_thresholds=[0.3, 0.5],
+    )
+    assert TuningResult.from_dict(json.loads((tmp_path / "t.json").read_text())) == expected
+
+
+def test_annotations_of_their_own_are_matched_by_the_names_of_classes(tcams, tmp_path):
+    bare, truth = tmp_path / "bare.npz", tmp_path / "truth.npz"
+    videos = [replace(video, maps={"mine": video.maps["cas"]}) for video in DATA.videos]
+    formats.write_tcams(bare, videos, classes=DATA.classes)
+    turned = DATA.annotations
+    labels = 3 - turned.segments.labels
+    spans = tpp.Segments([[0, 50]], offsets=[0, *[1] * len(DATA)], unit="second", video_ids=turned.video_ids)
+    other = replace(
+        turned, segments=turned.segments.replace(labels=labels), classes=turned.classes[::-1], ambiguous=spans
+    )
+    formats.write_tcams(truth, DATA.videos, classes=other.classes, annotations=other)
+    more = ("--annotations", truth, "--map", "cas=mine", "--set", "margin.scale=0.1", "-o", tmp_path / "t.json")
+    for option, ambiguous in ((["--keep-ambiguous"], None), ([], formats.read_annotations(truth).ambiguous)):
+        assert run("tune", bare, *START, *more, *option) == 0
+        result = TuningResult.from_dict(json.loads((tmp_path / "t.json").read_text()))
+        options = {"ambiguous": ambiguous, "protocol": "activitynet"}
+        assert result == tune(DATA.videos, TRUTH, PLAIN, {"margin.scale": [0.1]}, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to search"),
+        (("--set", "ties=last", "--annotations", "none.json"), "none.json"),
+        (("--set", "margin.scale"), "--set must look like name=values"),
+        (("--set", "margin.scale=[1"), "--set margin.scale=[1: "),
+        (("--set", "margin.scale=1:2:x"), "--set margin.scale=1:2:x: "),
+        (("--set", "ties=first", "--set", "ties=last"), "--set ties is there twice"),
+        (("--set", "ties=middle"), "`Nms.ties` must be one of"),
+        (("--set", "ties=first", "--preset", "none.json"), "No such file"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message, tcams, tmp_path, capsys):
+    assert run("tune", tcams, *START, "-o", tmp_path / "t.json", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_several_files_and_one_without_ground_truth(tcams, tmp_path, capsys):
+    half = len(DATA) // 2
+    for name, some in (("a", slice(0, half)), ("b", slice(half, None))):
+        rows = [TRUTH.video(video.id) for video in DATA.videos[some]]
+        truth = tpp.Annotations(tpp.Segments.concatenate(rows), DATA.classes)
+        formats.write_tcams(tmp_path / f"{name}.npz", DATA.videos[some], classes=DATA.classes, annotations=truth)
+    more = ("--set", "margin.scale=0.1", "-o", tmp_path / "t.json")
+    assert run("tune", tmp_path / "a.npz", tmp_path / "b.npz", *START, *more) == 0
+    both = (tmp_path / "t.json").read_text()
+    assert run("tune", tcams, *START, *more) == 0
+    assert both == (tmp_path / "t.json").read_text()
+    formats.write_tcams(tmp_path / "b.npz", DATA.videos[half:], classes=DATA.classes)
+    assert run("tune", tmp_path / "a.npz", tmp_path / "b.npz", *START, *more) == 2
+    assert "no ground truth: give --annotations" in capsys.readouterr().err
+
+
+def test_a_file_without_a_pipeline_is_refused(tcams, tmp_path, capsys):
+    (tmp_path / "p.json").write_text("[1]")
+    assert run("detect", tcams, "--preset", tmp_path / "p.json", "-o", tmp_path / "f.json") == 2
+    assert "p.json holds no pipeline" in capsys.readouterr().err
+    (tmp_path / "p.json").write_text(json.dumps(RSKP.to_dict()))
+    assert run("detect", tcams, "--preset", tmp_path / "p.json", "-o", tmp_path / "f.json") == 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
-from .. import _jobs
+from numpy.typing import NDArray
+
+from .. import _jobs, _signals, presets
+from ..config import Pipeline
 from ..formats import read_annotations
 from ..types import Annotations, MeanAveragePrecision, Video
 
@@ -74,6 +79,18 @@ def tiou(text: str) -> str | list[float]:
         return text
 
 
+def pipeline_of(name: str) -> Pipeline:
+    """The preset of that name, or the pipeline of a JSON file: of settings, or of a result of ``tune``."""
+    if not name.endswith(".json"):
+        return presets.get(name)
+    with open(name, encoding="utf-8") as file:
+        values = json.load(file)
+    try:
+        return Pipeline.from_dict(values.get("best", values))
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} holds no pipeline: {error}") from None
+
+
 def read_truth(path: str, subset: str | None) -> Annotations:
     default = "test" if Path(path).is_dir() else None
     return read_annotations(path, subset=subset or default)
@@ -81,3 +98,31 @@ def read_truth(path: str, subset: str | None) -> Annotations:
 
 def step_of(video: Video) -> float:
     return _jobs.require_step(video.id, video.seconds_per_snippet)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """``name=map``."""
+    ours, found, theirs = text.partition("=")
+    if not (ours and found and theirs):
+        raise ValueError(f"--map must look like name=map_of_the_file, got {text!r}")
+    return ours, theirs
+
+
+def with_background(pipeline: Pipeline, background: str | None) -> Pipeline:
+    """The pipeline, with the background where the user says."""
+    return pipeline if background is None else replace(pipeline, background=cast(Any, background), num_classes=None)
+
+
+def action_columns(pipeline: Pipeline, video: Video) -> tuple[str, slice]:
+    """The map that a picture of the video shows, and which columns of maps like it are classes of actions."""
+    names = pipeline.map_names() or ("cas",)
+    found = [_signals.map_name(video.maps, name) for name in names]
+    shown = next((name for name in found if video.maps[name].ndim == 2), found[0])
+    width = video.maps[shown].shape[1] if video.maps[shown].ndim == 2 else 1
+    count = pipeline.count_classes(width)
+    first = int(count < width and pipeline.background == "first")
+    return shown, slice(first, first + count)
+
+
+def columns_of(values: NDArray[Any], columns: slice) -> NDArray[Any]:
+    return values[:, columns] if values.ndim == 2 else values

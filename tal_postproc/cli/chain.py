@@ -7,15 +7,26 @@ import time
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-from .. import _jobs, _signals, distributed, presets
-from .._checks import Float
+from .. import _jobs, distributed, presets
 from ..config import LinPro, Pipeline
-from ._common import Commands, Parser, add_threads, declare, step_of, table
+from ._common import (
+    Commands,
+    Parser,
+    action_columns,
+    add_threads,
+    columns_of,
+    declare,
+    pair,
+    pipeline_of,
+    step_of,
+    table,
+    with_background,
+)
 
 
 def detect(args: argparse.Namespace) -> None:
     """TCAMs of npz files through a preset, to ActivityNet JSON in seconds."""
-    job = _plan("detect", args, presets.get(args.preset))
+    job = _plan("detect", args, pipeline_of(args.preset))
     started = time.perf_counter()
     summary = _execute(job, args)
     elapsed = time.perf_counter() - started
@@ -24,15 +35,13 @@ def detect(args: argparse.Namespace) -> None:
 
 def _plan(kind: Literal["detect", "labels"], args: argparse.Namespace, pipeline: Pipeline, **known: Any) -> _jobs.Job:
     """The job, with the background where the user says."""
-    if args.background is not None:
-        pipeline = replace(pipeline, background=args.background, num_classes=None)
     return _jobs.plan(
         kind,
         args.tcams,
-        pipeline,
+        with_background(pipeline, args.background),
         args.output,
         shard_videos=args.shard_videos,
-        maps=[_pair(text) for text in args.map],
+        maps=[pair(text) for text in args.map],
         seconds_per_snippet=args.seconds_per_snippet,
         **known,
     )
@@ -67,16 +76,13 @@ def _made(job: _jobs.Job, args: argparse.Namespace) -> str:
     return f"{len(job.shards)} shards in {job.folder}" if args.no_merge else str(args.output)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    ours, found, theirs = text.partition("=")
-    if not (ours and found and theirs):
-        raise ValueError(f"--map must look like name=map_of_the_file, got {text!r}")
-    return ours, theirs
-
-
 def labels(args: argparse.Namespace) -> None:
     """TCAMs of npz files through a preset and LinPro, to an npz of label maps."""
-    pipeline = presets.for_labels(args.preset)
+    if args.preset.endswith(".json"):
+        pipeline = pipeline_of(args.preset)
+        pipeline = replace(pipeline, labels=pipeline.labels or LinPro())
+    else:
+        pipeline = presets.for_labels(args.preset)
     options = {name: getattr(args, name) for name in ("normalization", "selection", "solver")}
     rule = replace(cast(LinPro, pipeline.labels), **{name: value for name, value in options.items() if value})
     if args.picture is None and args.video is not None:
@@ -135,22 +141,13 @@ def _label_picture(job: _jobs.Job, number: int, picture: str) -> None:
         ((reader, video),) = worker.videos(number, number + 1)
         truth = _jobs.annotations_of(job, reader)
         (_, (instances,), (found,)) = next(worker.label_maps(number, number + 1))
-    num_classes = job.pipeline.count_classes(job.width)
-    first = int(num_classes < job.width and job.pipeline.background == "first")
-
-    def columns(values: Float) -> Float:
-        return values[:, first : first + num_classes] if values.ndim == 2 else values
-
-    names = job.pipeline.map_names()
-    activation = _signals.class_map(video, names)
-    if activation is None:
-        activation = _signals.find_map(video, names[0])
+    shown, columns = action_columns(job.pipeline, video)
     attention = {name: video.maps[name] for name in ("attention",) if name in video.maps}
     timeline(
-        replace(video, maps={**attention, "cas": columns(activation)}),
+        replace(video, maps={**attention, "cas": columns_of(video.maps[shown], columns)}),
         {"instances": instances.replace(video_ids=()).to_seconds(step_of(video))},
         None if truth is None else truth.segments,
-        label_maps={"LinPro": columns(found.labels)},
+        label_maps={"LinPro": columns_of(found.labels, columns)},
         classes=job.classes or None,
         spreads=True,
         path=picture,
@@ -197,7 +194,7 @@ def register(commands: Commands[Parser]) -> None:
 
 def _add_chain(command: Parser, output: str) -> None:
     command.add_argument("tcams", nargs="+", help="npz files with names, offsets and maps, or folders of them")
-    command.add_argument("--preset", required=True, help="see tal-postproc presets")
+    command.add_argument("--preset", required=True, help="see tal-postproc presets; or a JSON file of one")
     command.add_argument("-o", "--output", required=True, help=output)
     command.add_argument("--seconds-per-snippet", type=float, help="for videos of which the file does not know it")
     command.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from .. import _checks
 from ..config import Pipeline, Settings, _made, _plain
 
+_NO_MATTER = ("labels", "protocol", "tiou_thresholds", "provenance")  # for what is detected
 _PARTS = ("first", "last", "number", "step")  # of a list of thresholds that is made, not written down
 
 
@@ -121,14 +123,15 @@ class Space:
 
     def _resolve(self, name: str) -> tuple[str, ...]:
         """The full path that a name means: it is one, or the end of exactly one."""
-        known = list(dict.fromkeys(path for base in self._bases for path in _paths(base)))
+        known = list(dict.fromkeys(path for base in self._bases for path in _paths(base) if path[0] not in _NO_MATTER))
         wanted = tuple(str(name).split("."))
         if any(_fits(path, wanted) for path in known):
             return wanted
         ends = [path for path in known if path[-len(wanted) :] == wanted]
         if len(ends) == 1:
             return ends[0]
-        near = ends or [path for path in known if path[-1] == wanted[-1]] or known
+        alike = get_close_matches(wanted[-1], {path[-1]: None for path in known})
+        near = ends or [path for path in known if path[-1] in alike] or [path for path in known if len(path) < 4]
         said = "means several settings" if ends else "is no setting of the pipeline"
         raise ValueError(f"`space`: {name!r} {said}; there are {', '.join(map('.'.join, near))}")
 
