@@ -217,6 +217,8 @@ def _missed(
     result = {}
     for name, value in values.items():
         known = ~np.isnan(value)
+        if len(known) and not known.any():
+            continue
         where = label[known], np.searchsorted(edges[name], value[known])
         total, missed = np.zeros((2, len(truth.classes), len(edges[name]) + 1), np.int64)
         np.add.at(total, where, 1)

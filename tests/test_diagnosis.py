@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tal_postproc as tpp
-from tal_postproc import config, diagnosis, plotting
+from tal_postproc import cli, config, diagnosis, formats, plotting
 from tal_postproc.evaluation import PROTOCOLS
 from tal_postproc.types import ERROR_KINDS, Segments, UnitError, Video
 
@@ -89,6 +90,8 @@ def test_bins():
     long = diagnosis.error_breakdown(nothing, truth, bins="activitynet")
     assert long.missed["length"].total.sum(axis=0).tolist() == [5, 0, 0, 0, 0]
     assert list(long.missed) == ["length", "instances"]
+    unknown = diagnosis.error_breakdown(nothing, truth, durations=[np.nan] * 3)
+    assert list(unknown.missed) == ["length", "instances"]
     snippets = diagnosis.error_breakdown(nothing.to_snippets(0.5), truth.to_snippets(0.5), snippets_per_second=2.0)
     assert_array_equal(snippets.missed["length"].total, result.missed["length"].total)
 
@@ -397,3 +400,74 @@ def test_picture_errors(breakdown):
         plotting.errors(breakdown, size=(10, 600))
     with pytest.raises(TypeError, match="`breakdown` must be an ErrorBreakdown, got dict"):
         plotting.errors({})
+
+
+# ------------------------------------------------------------------ the command
+@pytest.fixture
+def files(tmp_path):
+    data = tpp.synthetic.make_videos(6, seed=3)
+    formats.write_tcams(tmp_path / "tcams.npz", data.videos, classes=data.classes, annotations=data.annotations)
+    found = Segments.concatenate(tpp.PostProcessor.from_preset("rskp").process(data.videos)).to_seconds(0.64)
+    other = found.select(found.scores > np.median(found.scores))
+    for name, rows in (("found", found), ("other", other)):
+        formats.write_detections(tmp_path / f"{name}.json", rows, classes=data.classes)
+    return tmp_path, data, found, other
+
+
+def run(folder, *arguments):
+    fixed = ["report", folder / "found.json", "--annotations", folder / "tcams.npz", "--resamples", 20]
+    return cli.main([str(argument) for argument in (*fixed, *arguments)])
+
+
+def test_command_prints_the_report(files, capsys):
+    folder, data, found, other = files
+    assert run(folder, "--baseline", folder / "other.json", "--seed", 4, "--tiou", "0.3:0.7", "--threads", 1) == 0
+    expected = diagnosis.paper_report(
+        found, data.ground_truth, baseline=other, tiou_thresholds="0.3:0.7", num_resamples=20, seed=4
+    )
+    assert capsys.readouterr().out == expected.table() + "\n"
+
+
+def test_command_latex(files, capsys):
+    folder, data, found, _ = files
+    assert run(folder, "--latex", "--name", "RSKP", "--protocol", "wtalc,activitynet") == 0
+    expected = diagnosis.paper_report(found, data.ground_truth, protocols=["wtalc"], name="RSKP", num_resamples=2)
+    assert capsys.readouterr().out == expected.latex() + "\n"
+
+
+def test_command_draws_errors(files, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'tal_postproc[plot]'")
+    folder, data, found, _ = files
+    picture = folder / "errors.png"
+    options = ("--protocol", "opentad", "--bins", "activitynet")
+    assert run(folder, "--errors", picture, *options, "--snippets-per-second", 2) == 0
+    breakdown = diagnosis.error_breakdown(
+        found,
+        data.ground_truth,
+        protocol="opentad",
+        bins="activitynet",
+        durations=data.annotations.durations,
+        snippets_per_second=2,
+    )
+    assert capsys.readouterr().out.endswith(f"{picture} shows them\n{breakdown.table()}\n")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_command_leaves_out_ambiguous_spans(files, capsys):
+    folder, data, *_ = files
+    spans = Segments([[0, 60]], offsets=[0, 1, *[1] * 5], unit="second", video_ids=data.annotations.video_ids)
+    marked = replace(data.annotations, ambiguous=spans)
+    formats.write_tcams(folder / "tcams.npz", data.videos, classes=data.classes, annotations=marked)
+    printed = []
+    for options in ((), ("--keep-ambiguous",)):
+        assert run(folder, "--latex", "--protocol", "activitynet", *options) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] != printed[1]
+
+
+def test_command_mistakes(files, capsys):
+    folder, *_ = files
+    assert run(folder, "--protocol", "coco") == 2
+    assert "error: `protocol` must be one of" in capsys.readouterr().err
+    assert run(folder, "--errors", folder / "errors.bmp") == 2
+    assert "error: `path` must be one of" in capsys.readouterr().err
