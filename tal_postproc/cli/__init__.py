@@ -1,4 +1,4 @@
-"""The command line: ``tal-postproc demo | detect | labels | evaluate | presets | train | bench``, a file for each.
+"""The command line ``tal-postproc``, a file for each command.
 
 A user's mistake ends with exit code 2 and one line; progress bars show on a terminal only.
 """
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..types import MissingExtraError
-from . import bench, chain, demo, evaluate, list_presets, train
+from . import bench, chain, demo, evaluate, list_presets, report, train
 from ._common import Parser
 
-COMMANDS = (demo, chain, evaluate, list_presets, train, bench)
+COMMANDS = (demo, chain, evaluate, report, list_presets, train, bench)
 
 
 def _parser() -> Parser:
