@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from tal_postproc.compat import acmnet, anet, asmloc, co2net, hamnet, pmil
+from tal_postproc.compat import acmnet, anet, asmloc, basnet, co2net, cola, hamnet, lacp, pmil, stpn, um
 
 from .oracles import evaluation as oracle
 
@@ -229,6 +229,23 @@ def test_asmloc_and_acmnet(rng, tmp_path, capsys):
     assert other.evaluate() == other.average_mAP == evaluator.mAP.mean()
     assert other.verbose
     assert len(asmloc.ANETDetection(*files, subset="test").tiou_thresholds) == 9
+
+
+def test_the_basnet_family(rng, tmp_path):
+    detections, truth = problem(rng)
+    files = write_json(tmp_path, detections, truth)
+    assert um.ANETdetection is lacp.ANETdetection is stpn.ANETdetection is basnet.ANETdetection
+    for kind in (basnet.ANETdetection, cola.ANETdetection):
+        evaluator = kind(*files, tiou_thresholds=SEVEN, subset="test")
+        mean, average = evaluator.evaluate()
+        assert_equals(evaluator, oracle.activitynet(detections, truth, SEVEN), evaluator.activity_index)
+        assert mean is evaluator.mAP
+        assert average == evaluator.average_mAP
+    found = json.loads(files[1].read_text())
+    files[1].write_text(json.dumps({"method": "[CoLA]", "results": found["results"]}))
+    assert len(cola.ANETdetection(*files, subset="test").prediction) == len(detections)
+    with pytest.raises(OSError, match="'version' is missing"):
+        basnet.ANETdetection(*files, subset="test")
 
 
 def test_hamnet(rng, tmp_path):

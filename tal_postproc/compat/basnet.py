@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 from .._checks import Float
 from ..config import Classes
 from . import _oic
+from ._evaluator import JsonEvaluator
 from ._oic import Rows
 
-__all__ = ["detect", "get_proposal_oic", "minmax_norm", "nms", "upgrade_resolution"]
+__all__ = ["ANETdetection", "detect", "get_proposal_oic", "minmax_norm", "nms", "upgrade_resolution"]
 
 
 def upgrade_resolution(arr: ArrayLike, scale: int) -> Float:
@@ -204,3 +205,13 @@ def detect(score_supp: Any, cas_supp: Any, vid_num_seg: float, config: Any) -> l
     pipeline = _oic.adjusted("basnet_thumos", [config.act_thresh], config.scale, config.class_thresh)
     pipeline = replace(pipeline, classes=replace(cast(Classes, pipeline.classes), inclusive=True))
     return _oic.detected(pipeline, {"cas": cas}, scores, vid_num_seg, config.feature_fps)
+
+
+class ANETdetection(JsonEvaluator):
+    """The copy of ActivityNet's evaluator in the whole family (``eval/eval_detection.py``); see `anet.ANETdetection`.
+
+    Notes
+    -----
+    As published: the ground truth needs the field ``database`` only, `check_status` is off, and `evaluate` returns
+    ``(mAP, average_mAP)``.
+    """

@@ -6,19 +6,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .._checks import Float
 from ..proposals import extract_proposals, oic_scores
-from . import _oic
+from . import _oic, basnet
 from ._oic import Rows
 from .basnet import nms, upgrade_resolution
 from .um import get_proposal_oic, minmax_norm
 
 __all__ = [
+    "ANETdetection",
     "detect",
     "get_pred_activations",
     "get_proposal_dict",
@@ -166,3 +167,9 @@ def detect(video_scores: Any, actionness: Any, cas: Any, vid_num_seg: float, con
     )
     maps = {"cas": _oic.only_one(cas, "cas", 3), "attention": attention}
     return _oic.detected(pipeline, maps, scores, vid_num_seg, config.FEATS_FPS)
+
+
+class ANETdetection(basnet.ANETdetection):
+    """The family's evaluator (`basnet.ANETdetection`) for files of CoLA, which have ``method`` and ``results``."""
+
+    PREDICTION_FIELDS: ClassVar[list[str]] = ["method", "results"]

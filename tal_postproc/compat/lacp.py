@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 
 from . import _oic
 from ._oic import Rows
-from .basnet import nms, upgrade_resolution
+from .basnet import ANETdetection, nms, upgrade_resolution
 
 __all__ = [
+    "ANETdetection",
     "detect",
     "get_oic_score",
     "get_proposal_oic",

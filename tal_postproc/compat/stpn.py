@@ -16,9 +16,10 @@ from .. import suppression
 from .._checks import Float
 from . import _oic
 from ._oic import Rows
-from .basnet import upgrade_resolution
+from .basnet import ANETdetection, upgrade_resolution
 
 __all__ = [
+    "ANETdetection",
     "detect",
     "get_temp_proposal",
     "get_tempseg_list",

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 
 from . import _oic
 from ._oic import Rows
-from .basnet import nms, upgrade_resolution
+from .basnet import ANETdetection, nms, upgrade_resolution
 
-__all__ = ["detect", "get_proposal_oic", "minmax_norm", "nms", "upgrade_resolution"]
+__all__ = ["ANETdetection", "detect", "get_proposal_oic", "minmax_norm", "nms", "upgrade_resolution"]
 
 
 def get_proposal_oic(
