@@ -5,7 +5,7 @@
 
 import logging
 
-from . import config, formats, presets, synthetic, tuning
+from . import config, diagnosis, formats, presets, synthetic, tuning
 from .bootstrap import bootstrap_map, paired_bootstrap
 from .evaluation import (
     average_recall,
@@ -38,6 +38,7 @@ from .types import (
     BootstrapMAP,
     ClassificationMAP,
     EnsembledSegments,
+    ErrorBreakdown,
     FormatError,
     FusedSegments,
     LabelChurn,
@@ -47,6 +48,7 @@ from .types import (
     LinProLabelMap,
     LinProLabels,
     MeanAveragePrecision,
+    MissedInstances,
     MissingExtraError,
     PairedBootstrap,
     RefreshReport,
@@ -65,6 +67,7 @@ __all__ = [
     "ClassificationMAP",
     "DeltaPseudoLabels",
     "EnsembledSegments",
+    "ErrorBreakdown",
     "FormatError",
     "FusedSegments",
     "LabelChurn",
@@ -75,6 +78,7 @@ __all__ = [
     "LinProLabelMap",
     "LinProLabels",
     "MeanAveragePrecision",
+    "MissedInstances",
     "MissingExtraError",
     "PairedBootstrap",
     "PostProcessor",
@@ -90,6 +94,7 @@ __all__ = [
     "bootstrap_map",
     "classification_map",
     "config",
+    "diagnosis",
     "extract_proposals",
     "filter_ambiguous",
     "formats",

@@ -32,6 +32,7 @@ __all__ = [
     "LinProLabelMap",
     "LinProLabels",
     "MeanAveragePrecision",
+    "MissedInstances",
     "MissingExtraError",
     "PairedBootstrap",
     "RefreshReport",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import tal_postproc
-from tal_postproc import cli, config, distributed, evaluation, formats, plotting, presets, synthetic, tuning
+from tal_postproc import cli, config, diagnosis, distributed, evaluation, formats, plotting, presets, synthetic, tuning
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -25,10 +25,11 @@ EXECUTED_COMMANDS = {
     "detect_and_evaluate.md",
     "large_data.md",
     "pseudo_labels.md",
+    "report.md",
 }  # they run on the file of the first block
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-ROOMS = (config, distributed, evaluation, formats, plotting, presets, synthetic, tuning)
+ROOMS = (config, diagnosis, distributed, evaluation, formats, plotting, presets, synthetic, tuning)
 MODULES = [
     "tal_postproc",
     *(module.name for module in pkgutil.walk_packages(tal_postproc.__path__, "tal_postproc.")),
