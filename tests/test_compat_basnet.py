@@ -12,10 +12,13 @@ from tal_postproc.compat import asl, basnet, cola, lacp, um
 
 from .oracles import compat_basnet as oracle
 
-torch = pytest.importorskip("torch")
-
 CAS = np.arange(0, 0.25, 0.025)
 ACTIONNESS = np.arange(0.1, 0.925, 0.025)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
 
 
 def random_map(rng: np.random.Generator, length: int, width: int) -> np.ndarray:
@@ -163,10 +166,11 @@ def test_one_shot_soft_nms(thresh, alpha):
     assert asl.basnet_nms([], thresh, True, alpha) == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 9, 3), (1, 9)])
-def test_minmax_norm(dtype, shape):
+def test_minmax_norm(torch, precision, shape):
     """Columns that rise from below 0, that lie above it, and that are constant."""
+    dtype = getattr(torch, precision)
     values = torch.tensor(np.random.default_rng(0).normal(size=shape), dtype=dtype)
     if len(shape) == 3:
         values[:, :, 1] += 9
@@ -183,13 +187,14 @@ def test_minmax_norm(dtype, shape):
         expected = oracle.minmax_norm(values.double().numpy(), 0.25, 0.75)
         assert_allclose(module.minmax_norm(values, min_val=low, max_val=high).numpy(), expected, rtol=0, atol=1e-6)
         # one of the two alone is not read
-        assert torch.equal(module.minmax_norm(values, min_val=low), module.minmax_norm(values))
+        for alone in ({"min_val": low}, {"max_val": high}):
+            assert torch.equal(module.minmax_norm(values, **alone), module.minmax_norm(values))
     assert torch.equal(values, before)
     with pytest.raises(TypeError, match="`act_map` must be a tensor"):
         basnet.minmax_norm(np.zeros((1, 3, 1)))
 
 
-def test_which_gradients_flow_through_the_range():
+def test_which_gradients_flow_through_the_range(torch):
     """The largest value is 1 whatever it is; LACP holds the range fixed."""
     for module, expected in ((um, 0.0), (lacp, 0.2)):
         values = torch.tensor([[1.0, 3.0, 6.0]], requires_grad=True)
@@ -197,7 +202,7 @@ def test_which_gradients_flow_through_the_range():
         assert values.grad[0, 2].item() == pytest.approx(expected)
 
 
-def test_get_oic_score():
+def test_get_oic_score(torch):
     rng = np.random.default_rng(0)
     for length in (1, 2, 9, 40):
         values = rng.random(length)
@@ -216,7 +221,7 @@ def test_get_oic_score():
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 12, 50])
-def test_select_seed(length):
+def test_select_seed(torch, length):
     """Scores exactly on both thresholds, points at both ends and beside each other, videos without a point."""
     rng = np.random.default_rng(length)
     filled = 0
@@ -238,7 +243,7 @@ def test_select_seed(length):
     assert filled > 5 or length < 12
 
 
-def test_get_pred_activations():
+def test_get_pred_activations(torch):
     rng = np.random.default_rng(0)
     config, pred = SimpleNamespace(UP_SCALE=24, NUM_CLASSES=5), np.array([4, 1])
     for values in (random_map(rng, 9, 5), random_map(rng, 9, 1)[:, :, 0]):
@@ -271,7 +276,7 @@ def test_get_proposal_dict(length):
     assert cola.get_proposal_dict(column[:, :0], other[:, :0], [], scores, 33, config) == {}
 
 
-def test_instance_selection_function():
+def test_instance_selection_function(torch):
     cas, flow = np.ones((1, 4, 3)), np.zeros((1, 4, 1))
     assert_array_equal(asl.instance_selection_function(cas, flow, flow), np.full((1, 4, 3), 1 / 3))
     assert isinstance(asl.instance_selection_function(torch.ones(2)), torch.Tensor)
@@ -358,7 +363,7 @@ def test_whole_videos_equal_the_literal_loops(run, length):
     assert total >= 4
 
 
-def test_tensors_and_what_is_empty():
+def test_tensors_and_what_is_empty(torch):
     config = SimpleNamespace(**BASE, act_thresh=CAS)
     cas, scores = random_map(np.random.default_rng(0), 20, 3), np.array([[0.1, 0.9, 0.0]])
     found = basnet.detect(torch.tensor(scores, requires_grad=True), torch.tensor(cas), 33, config)
@@ -421,7 +426,7 @@ def test_published_detections(golden, file):
 
 
 @pytest.mark.parametrize("file", ["basnet", "cola"])
-def test_published_proposals(golden, file):
+def test_published_proposals(golden, torch, file):
     """The functions in the order in which the published loops call them, up to suppression."""
     maps, published = golden("tcams"), golden(file)
     for i in range(13):  # all real videos, and one of two snippets

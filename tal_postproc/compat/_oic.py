@@ -139,14 +139,12 @@ def adjusted(
     *,
     nms_thresh: float | None = None,
     margin: float = 0.25,
-    gamma: float | None = None,
 ) -> Pipeline:
     """A preset of the family with the numbers of a config, for maps without background."""
     pipeline = presets.get(name)
     banks = []
     for bank, values in zip(pipeline.banks, thresholds):
         score = replace(bank.score, margin=replace(cast(Margin, bank.score.margin), scale=float(margin)))
-        score = score if gamma is None else replace(score, video_weight=float(gamma))
         values = tuple(np.asarray(values, np.float64).tolist())
         banks.append(replace(bank, thresholds=values, upsample=int(scale), score=score))
     stages = pipeline.stages

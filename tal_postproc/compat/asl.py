@@ -128,9 +128,7 @@ def detect(score_supp: Any, combined_cas: Any, vid_num_seg: float, config: Any) 
     [1.0, 0.95, 1.41, 3.73]
     """
     scores = _oic.only_one(score_supp, "score_supp", 2)
-    pipeline = _oic.adjusted(
-        "asl_thumos", [config.act_thresh], config.scale, config.class_thresh, margin=config.gamma, gamma=0.2
-    )
+    pipeline = _oic.adjusted("asl_thumos", [config.act_thresh], config.scale, config.class_thresh, margin=config.gamma)
     bank = replace(pipeline.banks[0], signal=Signal())
     pipeline = replace(pipeline, banks=(bank,), stages=pipeline.stages[:1])
     maps = {"cas": _oic.only_one(combined_cas, "combined_cas", 3)}

@@ -18,14 +18,8 @@ def upgrade_resolution(arr, scale):
 
 
 def consecutive(indices):
-    """Lists of indices that follow each other."""
-    groups = []
-    for index in indices:
-        if groups and index == groups[-1][-1] + 1:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
+    """Arrays of indices that follow each other."""
+    return [group for group in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1) if len(group)]
 
 
 def contrast(column, group, margin):
@@ -45,7 +39,7 @@ def get_proposal_oic(
     for i, where in enumerate(found):
         rows = []
         if np.any(where[0]):
-            for group in consecutive(where[0].tolist()):
+            for group in consecutive(where[0]):
                 if len(group) >= shortest:
                     score = contrast(maps[:, i, 0], group, margin) + gamma * scores[classes[i]]
                     rows.append([classes[i], score, group[0] * step, (group[-1] + 1) * step])
@@ -64,8 +58,8 @@ def nms(proposals, thresh, soft_nms=False, nms_alpha=0.0):
         shared = np.maximum(0.0, np.minimum(best[3], others[:, 3]) - np.maximum(best[2], others[:, 2]) + 1)
         iou = shared / ((best[3] - best[2] + 1) + (others[:, 3] - others[:, 2] + 1) - shared)
         kept.append(best.tolist())
-        for row, overlap in zip(others, iou):
-            if overlap >= thresh and soft_nms:
+        for row, overlap in zip(others, iou) if soft_nms else ():
+            if overlap >= thresh:
                 weight = np.exp(-(overlap**2) / nms_alpha) if nms_alpha else 0.0
                 decayed.append([row[0], row[1] * weight, row[2], row[3]])
         left = left[1:][iou < thresh]
@@ -78,9 +72,8 @@ def minmax_norm(values, low=None, high=None, *, clip=True):
     for place in np.ndindex(values.shape[2:]):
         series = values[(0, slice(None), *place)]
         least, most = (max(series.min(), 0), max(series.max(), 0)) if low is None else (low, high)
-        for t, value in enumerate(series):
-            scaled = (value - least) / (most - least if most - least > 0 else 1)
-            out[(0, t, *place)] = min(max(scaled, 0), 1) if clip else scaled
+        scaled = (series - least) / (most - least if most - least > 0 else 1)
+        out[(0, slice(None), *place)] = np.clip(scaled, 0, 1) if clip else scaled
     return out
 
 
@@ -186,7 +179,7 @@ def asl(scores, cas, v_len, config):
 
 def get_oic_score(values, start, end, delta=0.25):
     """The end is included."""
-    return contrast(values, list(range(start, end + 1)), delta)
+    return contrast(values, np.arange(start, end + 1), delta)
 
 
 def select_seed(background, points):
@@ -230,7 +223,7 @@ def stpn_proposals(found, maps, classes, scale, v_len):
     """Score: the mean of the second map.  400 segments and 10 frames per second are constants."""
     step, out = 16 * v_len / (scale * 400 * 10), []
     for i, where in enumerate(found):
-        groups = consecutive(where[0].tolist()) if np.any(where[0]) else []
+        groups = consecutive(where[0]) if np.any(where[0]) else []
         out.append(
             [[classes[i], np.mean(maps[group, i, 1]), group[0] * step, (group[-1] + 1) * step] for group in groups]
         )
@@ -322,7 +315,7 @@ def cmcs_mask(metric, thrh_type, thrh_value, proc_type, proc_value):
 def cmcs_detections(mask, metric, weight_inner, weight_outter):
     """Rows [start, end, None, score]; slices as Python takes them, negative starts too."""
     rows = []
-    for group in consecutive(np.flatnonzero(mask[:, 0]).tolist()):
+    for group in consecutive(np.flatnonzero(mask[:, 0])):
         s, e = group[0], group[-1] + 1
         left = metric[min(int(s - 0.25 * (e - s)), s - 1) : s, 0]
         right = metric[e : max(int(e + 0.25 * (e - s)), e + 1), 0]
