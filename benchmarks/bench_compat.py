@@ -550,7 +550,7 @@ def anet() -> Sequence[Case]:
         return evaluator.wrapper_compute_average_precision()
 
     name = "wrapper_compute_average_precision"
-    return (Case("ActivityNet", name, "videos", 50, given, slow, fast, who="pandas, one process"),)
+    return (Case("ActivityNet", name, "videos", 12, given, slow, fast, who="pandas, one process"),)
 
 
 def _activation(length: int, width: int, seed: int) -> np.ndarray:
