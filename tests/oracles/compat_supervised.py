@@ -149,25 +149,23 @@ def iou_of(a, b):
     return inter / union if union > 0 else 0.0
 
 
-def ious_of(a, rows):
-    """`iou_of` for a list of rows, in NumPy as mmaction2 does it."""
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    inter = np.maximum(0.0, np.minimum(a[1], table[:, 1]) - np.maximum(a[0], table[:, 0]))
-    union = (a[1] - a[0]) + (table[:, 1] - table[:, 0]) - inter
-    return np.where(union > 0, inter / np.where(union > 0, union, 1.0), 0.0).tolist()
-
-
 def soft_nms_lists(rows, alpha, low, high, most, leave):
     """Rows (start, end, score) in the order of picking, at most `most`, while more than `leave` are left."""
-    left = sorted((list(row) for row in rows), key=lambda row: -row[2])
+    starts, ends, scores = (
+        (list(column) for column in zip(*sorted(rows, key=lambda row: -row[2]))) if rows else ([],) * 3
+    )
     out = []
-    while len(left) > leave and len(out) < most:
-        at = max(range(len(left)), key=lambda i: (left[i][2], -i))
-        best = left.pop(at)
-        for row, iou in zip(left, ious_of(best, left)):
-            if iou > low + (high - low) * (best[1] - best[0]):
-                row[2] *= math.exp(-(iou**2) / alpha)
-        out.append(best)
+    while len(scores) > leave and len(out) < most:
+        at = int(np.argmax(scores))  # the first of equals
+        start, end = starts.pop(at), ends.pop(at)
+        out.append((start, end, scores.pop(at)))
+        inter = np.maximum(np.minimum(end, np.array(ends)) - np.maximum(start, np.array(starts)), 0.0)
+        union = (end - start) + (np.array(ends) - np.array(starts)) - inter
+        ious = inter / np.where(union > 0, union, 1.0)
+        factors = np.exp(-np.square(ious) / alpha)
+        for i, iou in enumerate(ious):
+            if iou > low + (high - low) * (end - start):
+                scores[i] *= factors[i]
     return np.array(out, dtype=np.float64).reshape(-1, 3)
 
 
