@@ -379,13 +379,15 @@ def test_tensors_and_what_is_empty(torch):
     assert um.detect(scores, cas, magnitude, 33, settings) == same
 
 
-@pytest.mark.parametrize(("key", "value"), [("scale", 12), ("feature_fps", 30), ("class_thresh", 0.4)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("scale", 12), ("feature_fps", 30), ("class_thresh", 0.4), ("act_thresh", [0.5, 0.3])]
+)
 def test_the_config_decides(key, value):
     rng = np.random.default_rng(1)
     cas, scores = random_map(rng, 30, 3), np.array([[0.3, 0.9, 0.5, 0.0]])
     results = []
     for config in (BASE, {**BASE, key: value}):
-        config = SimpleNamespace(**config, act_thresh=CAS)
+        config = SimpleNamespace(**{"act_thresh": CAS, **config})
         results.append(basnet.detect(scores, cas, 33, config))
         assert_same_rows(results[-1], oracle.basnet(scores, cas, 33, same_config(config, "act_thresh")))
     assert results[0] != results[1]

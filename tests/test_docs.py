@@ -39,7 +39,7 @@ MODULES = [
 # ------------------------------------------------------------------ examples in docstrings
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name):
-    if name.startswith(("tal_postproc.torch", "tal_postproc.examples.")):
+    if name.startswith(("tal_postproc.torch", "tal_postproc.examples.", "tal_postproc.compat.")):
         pytest.importorskip("torch")
     if name.endswith("._triton"):
         pytest.importorskip("triton")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.interpolate import interp1d
+from scipy.ndimage import maximum_filter1d
+from scipy.signal import medfilt
 
 
 def upgrade_resolution(arr, scale):
@@ -298,18 +300,12 @@ def cmcs_interpolate(x, feature_type, frame_cnt, sample_rate, snippet_size=None,
 
 def cmcs_mask(metric, thrh_type, thrh_value, proc_type, proc_value):
     """(F, 1): a dilation over n frames reaches n // 2 to the left and (n - 1) // 2 to the right."""
-    level = thrh_value if thrh_type == "max" else thrh_value * metric.mean()
-    above = [value > level for value in metric[:, 0]]
-    out = np.zeros(metric.shape, bool)
-    for t in range(len(above)):
-        if proc_type == "dilation":
-            seen = above[max(0, t - (proc_value - 1) // 2) : t + proc_value // 2 + 1]
-            out[t, 0] = any(seen)
-        else:
-            half = proc_value // 2
-            seen = [above[u] if 0 <= u < len(above) else False for u in range(t - half, t + half + 1)]
-            out[t, 0] = sorted(seen)[half]
-    return out
+    above = metric[:, 0] > (thrh_value if thrh_type == "max" else thrh_value * metric.mean())
+    if proc_type == "median":
+        padded = medfilt(np.pad(above.astype(float), proc_value), proc_value)  # False beyond both ends
+        return padded[proc_value:-proc_value, None] > 0
+    # frame t sees (n - 1) // 2 frames before it and n // 2 after it
+    return maximum_filter1d(above, proc_value, mode="constant", origin=-1 if proc_value % 2 == 0 else 0)[:, None]
 
 
 def cmcs_detections(mask, metric, weight_inner, weight_outter):
