@@ -204,10 +204,12 @@ def weighted_average_precision(weights, home, hits, hit_offsets, offsets, positi
                 for h in range(stop - 1, first - 1, -1):
                     copies = weights[b, home[hits[h]]]
                     rank = before[hits[h] + 1] - before[offsets[k]]  # of the last copy; precision rises over copies
-                    for c in range(copies):
-                        precision = (left - c) / (rank - c)
-                        best = max(best, precision) if interpolate else precision
-                        total += best
+                    if interpolate and copies > 0:
+                        best = max(best, left / rank)
+                        total += copies * best
+                    elif not interpolate:
+                        for c in range(copies):
+                            total += (left - c) / (rank - c)
                     left -= copies
                 result[b, t, k] = total / positives[b, k]
 
