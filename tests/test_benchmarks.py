@@ -27,6 +27,7 @@ from benchmarks import (
     bench_memory,
     bench_segments,
     bench_start,
+    bench_tuning,
     common,
     contenders,
     pictures,
@@ -137,6 +138,26 @@ def test_start_is_measured_in_fresh_processes():
     report = bench_start.run(repeats=1, cold_repeats=0, jobs=("import",))
     assert [(row.job, row.who) for row in report.rows] == [("import", "warm cache")]
     assert 0.01 < report.rows[0].median < 60
+
+
+def test_tuning_is_timed_and_a_part_of_the_grid_compared_with_the_whole():
+    report = bench_tuning.run(videos=10, held_out=8, seeds=3, repeats=1, step=4)
+    timed = {row.who: row for row in report.rows if "preset rskp" in row.job}
+    assert set(timed) == {"reuse", "everything anew", "reuse, one thread"}
+    assert timed["reuse"].goal == "below 120 s"
+    regret = [row for row in report.rows if row.job.startswith("regret")]
+    assert [row.who for row in regret] == [who for who in ("random", "optuna") if who not in report.skipped]
+    assert all(len(row.values) == 3 and "standard error" in row.goal for row in regret)
+    of_grid = {row.who: row.median for row in report.rows if row.job == "mAP on held-out videos"}
+    assert all(max(row.values) <= of_grid["best of the grid"] for row in regret)
+    assert of_grid["starting pipeline"] <= of_grid["best there"]
+
+
+def test_searches_that_differ_stop_the_benchmark(monkeypatch):
+    found = iter(range(10))
+    monkeypatch.setattr(bench_tuning, "tune", lambda *_, **__: next(found))
+    with pytest.raises(common.Disagreement, match="another result than with reuse"):
+        bench_tuning.run(videos=6, held_out=1, seeds=1, repeats=1, step=4)
 
 
 def test_a_process_that_fails_is_an_error(monkeypatch, tmp_path):

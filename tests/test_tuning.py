@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import tqdm
 from numpy.testing import assert_allclose
 
 import tal_postproc as tpp
@@ -393,6 +395,23 @@ def test_options_of_the_evaluation_count():
     assert tune(DATA.videos, TRUTH, RSKP, space, num_resamples=7).baseline.std != base.baseline.std
     snippets = tune(DATA.videos, TRUTH, RSKP, space, protocol="wtalc", snippets_per_second=1.0)
     assert snippets.baseline.score < tune(DATA.videos, TRUTH, RSKP, space, protocol="wtalc").baseline.score
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_progress_counts_the_settings(method, monkeypatch):
+    bars = []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, **options):
+            bars.append((self, options["disable"]))
+            super().__init__(**{**options, "disable": False, "file": io.StringIO()})
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    more = {} if method == "grid" else {"method": method, "evaluations": 4}
+    for progress in (True, False):
+        tune(DATA.videos, TRUTH, RSKP, SPACE, folds=2, num_resamples=2, progress=progress, **more)
+    assert [disable for _, disable in bars] == [None, True]  # None: on a terminal
+    assert {(bar.n, bar.total) for bar, _ in bars} == {(6, 6) if method == "grid" else (4, 4)}
 
 
 def test_results_go_to_json_and_back():
