@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from tal_postproc import MissingExtraError, Segments, UnitError, Video
 from tal_postproc.plotting import timeline
-from tal_postproc.plotting._timeline import _lanes
+from tal_postproc.plotting._common import lanes
 
 VIDEO = Video(
     "v",
@@ -136,9 +136,25 @@ def test_spreads_are_lines_over_both_ends():
     assert not timeline(VIDEO, {"fusion": fused}, label=1).axes[1].collections
 
 
-def test_overlapping_rows_go_to_lanes_best_first():
+def test_overlapping_rows_go_to_lanes_in_the_order_given():
     segments = np.array([[0, 4], [1, 2], [1, 5], [4, 6], [1, 3.0]])
-    assert_array_equal(_lanes(segments, np.array([0.9, 0.2, 0.8, 0.7, 0.1])), [0, 2, 1, 0, 2])
+    assert_array_equal(lanes(segments, np.array([0, 2, 3, 1, 4]), 3), [0, 2, 1, 0, 2])
+
+
+@pytest.mark.parametrize("most", [1, 4, 50])
+def test_lanes_are_the_first_that_are_free(most):
+    """A literal loop over all that was placed; segments without length and equal ones, too."""
+    rng = np.random.default_rng(most)
+    segments = np.sort(rng.integers(0, 25, (60, 2)), axis=1).astype(float)
+    order = rng.permutation(60)
+    placed = [[] for _ in range(most)]
+    wanted = np.empty(60, int)
+    for row in order:
+        start, end = segments[row]
+        free = [all(end <= s or e <= start for s, e in lane) for lane in placed]
+        wanted[row] = free.index(True) if any(free) else most - 1
+        placed[wanted[row]].append(segments[row])
+    assert_array_equal(lanes(segments, order, most), wanted)
 
 
 @pytest.mark.parametrize("size", [(1200, 600), (640, 480)])
@@ -157,7 +173,7 @@ def test_png_has_the_size_asked_for_and_nothing_else_is_left(tmp_path, size):
 
 def test_svg_and_unknown_formats(tmp_path):
     timeline(VIDEO, {}, path=tmp_path / "a.svg")
-    assert "<svg" in (tmp_path / "a.svg").read_text()
+    assert ">seconds</text>" in (tmp_path / "a.svg").read_text()
     with pytest.raises(ValueError, match="`path` must be one of 'png', 'svg', 'pdf', got 'bmp'"):
         timeline(VIDEO, {}, path=tmp_path / "a.bmp")
     assert [file.name for file in tmp_path.iterdir()] == ["a.svg"]

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..types import MissingExtraError
-from . import bench, chain, demo, evaluate, list_presets, report, train
+from . import bench, chain, demo, evaluate, list_presets, plot, report, train, tune
 from ._common import Parser
 
-COMMANDS = (demo, chain, evaluate, report, list_presets, train, bench)
+COMMANDS = (demo, chain, evaluate, report, list_presets, plot, tune, train, bench)
 
 
 def _parser() -> Parser:

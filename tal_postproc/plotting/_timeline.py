@@ -10,37 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks
-from .._checks import Float, Int
+from .._checks import Float
 from ..types import LabelState, MissingExtraError, Segments, Video
-from ._common import ACTIVATION, ATTENTION, DOTS_PER_INCH, IGNORED, INK, LABELS, TRUTH, save, tidy
+from ._common import ACTIVATION, ATTENTION, DOTS_PER_INCH, IGNORED, INK, LABELS, TRUTH, lanes, rows_of, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LANES = 3  # overlapping detections of one row are drawn side by side, up to this many
-
-
-def _rows_of(segments: Segments, video: Video, name: str) -> Segments:
-    """The rows of this video, in seconds; a `Segments` of a single unnamed video is taken as it is."""
-    segments.require_unit("second", name)
-    if video.id in segments.video_ids:
-        return segments.video(video.id)
-    if segments.num_videos == 1 and segments.video_ids in ((), ("",)):
-        return segments
-    raise ValueError(f"`{name}` has no video {video.id!r} ({segments.num_videos} videos)")
-
-
-def _lanes(segments: Float, scores: Float) -> Int:
-    """Lane of every row: the best first, each in the first lane where it overlaps nothing, the rest in the last."""
-    lanes = np.zeros(len(segments), np.int64)
-    placed: list[list[Float]] = [[] for _ in range(LANES)]
-    for row in np.argsort(-scores, kind="stable"):
-        start, end = segments[row]
-        free = (all(end <= s or e <= start for s, e in lane) for lane in placed)
-        lanes[row] = next((number for number, is_free in enumerate(free) if is_free), LANES - 1)
-        placed[lanes[row]].append(segments[row])
-    return lanes
 
 
 def _choose_label(
@@ -203,8 +181,8 @@ def timeline(
     spreads = _checks.as_flag(spreads, "spreads")
     width, height = (_checks.as_count(value, "size", at_least=100) for value in size)
 
-    found = {name: _rows_of(rows, video, f"detections[{name!r}]") for name, rows in detections.items()}
-    truth = None if ground_truth is None else _rows_of(ground_truth, video, "ground_truth")
+    found = {name: rows_of(rows, video, f"detections[{name!r}]") for name, rows in detections.items()}
+    truth = None if ground_truth is None else rows_of(ground_truth, video, "ground_truth")
     maps = {
         name: _checks.as_map(values, f"label_maps[{name!r}]", length=video.num_snippets)
         for name, values in (label_maps or {}).items()
@@ -249,11 +227,11 @@ def timeline(
         np.zeros(len(instances)), instances[:, 1] - instances[:, 0], left=instances[:, 0], height=0.45, color=TRUTH
     )
     for y, rows in enumerate(shown.values(), start=1):
-        lanes = _lanes(rows.segments, rows.scores)
+        at_lane = lanes(rows.segments, np.argsort(-rows.scores, kind="stable"), LANES)
         bar = 0.72 / LANES
         worst_first = slice(None, None, -1)  # so that the best is drawn last, on top
         below.barh(
-            (y - 0.36 + (lanes + 0.5) * bar)[worst_first],
+            (y - 0.36 + (at_lane + 0.5) * bar)[worst_first],
             (rows.segments[:, 1] - rows.segments[:, 0])[worst_first],
             left=rows.segments[worst_first, 0],
             height=0.85 * bar,
@@ -262,7 +240,7 @@ def timeline(
         for at, std in zip(rows.segments.T, ("start_std", "end_std")):
             if spreads and std in rows.columns:
                 around = rows.columns[std]
-                below.hlines(y - 0.36 + (lanes + 0.5) * bar, at - around, at + around, color=INK, linewidth=0.9)
+                below.hlines(y - 0.36 + (at_lane + 0.5) * bar, at - around, at + around, color=INK, linewidth=0.9)
         below.axhline(y - 0.5, color="#e3e6ea", linewidth=0.8, zorder=0)
     below.set_ylim(len(shown) + 0.5, -0.5)
     below.set_yticks(range(len(shown) + 1), ["ground truth", *shown])
@@ -274,8 +252,8 @@ def timeline(
     lowest.set_xlabel("seconds", color=INK)
 
     title = f"class {label}" if classes is None else str(classes[label])
-    figure.text(name_space, 0.94, title, fontsize=15, fontweight="bold", color=INK, va="center")
-    figure.text(name_space, 0.89, video.id, fontsize=10, color="#6b7178", va="center")
+    figure.text(name_space, 0.94, title, fontsize=15, fontweight="bold", color=INK, va="center", parse_math=False)
+    figure.text(name_space, 0.89, video.id, fontsize=10, color="#6b7178", va="center", parse_math=False)
     handles, _ = above.get_legend_handles_labels()
     if len(instances):
         handles.append(Patch(color=TRUTH, label="ground truth"))
