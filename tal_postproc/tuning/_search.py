@@ -14,7 +14,7 @@ from .. import _checks, _threads
 from .._checks import Float, Int
 from ..bootstrap import weighing
 from ..config import Pipeline
-from ..evaluation import PROTOCOLS, SNIPPETS_PER_SECOND, match_all
+from ..evaluation import PROTOCOLS, SNIPPETS_PER_SECOND, _as_thresholds, match_all
 from ..types import MissingExtraError, Segments, Video
 from ._shared import Shared, order_key
 from ._space import Choice, Space
@@ -190,8 +190,8 @@ def tune(
     Notes
     -----
     The same arguments give the same result, for every number of threads and every `cache_bytes`; with "optuna", for
-    one version of it.  Ties: the starting pipeline first, then the earlier setting.  The gain counts neither the
-    chance that other folds or other videos would have led to another setting: it is the spread of the judgement alone.
+    one version of it.  Ties: the starting pipeline first, then the earlier setting.  `gain_std` is the spread of the
+    judgement alone; that other videos might have led to another setting is not in it.
 
     Examples
     --------
@@ -221,7 +221,11 @@ def tune(
     judge = _Judge(
         Shared(videos, _checks.as_count(cache_bytes, "cache_bytes")),
         truth,
-        (tiou_thresholds, protocol, None if ambiguous is None else _aligned(ambiguous, videos, "ambiguous")),
+        (
+            _as_thresholds(tiou_thresholds),
+            protocol,
+            None if ambiguous is None else _aligned(ambiguous, videos, "ambiguous"),
+        ),
         snippets_per_second,
         _folds(truth, len(videos), folds, seed),
         _draws(len(videos), _checks.as_count(num_resamples, "num_resamples", at_least=2), seed),
@@ -489,7 +493,7 @@ def _result(
         gain=float((inside - table[0, 1 : 1 + folds]).mean()),
         gain_std=float(spread.std(ddof=1)),
         protocol=protocol,
-        tiou_thresholds=tuple(match_all(judge.truth, judge.truth, thresholds, protocol, None, 1.0).thresholds.tolist()),
+        tiou_thresholds=tuple(thresholds.tolist()),
         num_videos=len(judge.fold),
         **said,
     )
