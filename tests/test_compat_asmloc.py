@@ -118,9 +118,15 @@ def bumps(rng, length, width):
     return np.clip((steps - steps.min(axis=0)) / np.ptp(steps, axis=0) + rng.normal(scale=0.02, size=steps.shape), 0, 1)
 
 
-@pytest.mark.parametrize("warped", [False, True])
-def test_pseudo_segments_equal_the_loop(rng, tmp_path, warped):
+@pytest.mark.parametrize(("dataset", "warped"), [("THUMOS", False), ("THUMOS", True), ("ActivityNet", True)])
+def test_pseudo_segments_equal_the_loop(rng, tmp_path, dataset, warped):
     torch = pytest.importorskip("torch")
+    if dataset == "THUMOS":
+        chain, numbers = pipelines.asmloc, {}
+        thresholds = {"cas_thresholds": [], "attention_thresholds": np.arange(0.4, 0.925, 0.025)}
+    else:
+        chain, numbers = pipelines.asmloc_anet, {"cls_threshold": 0.1, "nms_thresh": 0.9}
+        thresholds = {"cas_thresholds": np.arange(0.1, 0.305, 0.005), "attention_thresholds": []}
     outputs, batches = {}, []
     for v, length in enumerate((20, 33, 50)):
         maps = bumps(rng, length, 5)
@@ -141,7 +147,7 @@ def test_pseudo_segments_equal_the_loop(rng, tmp_path, warped):
             cas, attention = torch.tensor(maps[None, :, :4]), torch.tensor(maps[None, :, 4:])
             return torch.tensor(scores[None]), None, attention, None, cas, None, None
 
-    model, args = Model(), arguments(tmp_path)
+    model, args = Model(), arguments(tmp_path, dataset, **numbers)
     found = asmloc.generate_pseudo_segment(args, model, batches, step=2)
     assert model.evaluates
     assert json.loads((tmp_path / "pseudo_proposals_step2.json").read_text()) == found
@@ -149,13 +155,12 @@ def test_pseudo_segments_equal_the_loop(rng, tmp_path, warped):
     for (name, (maps, scores)), batch in zip(outputs.items(), batches):
         end, sums = 16 * batch[3][0] / 25, batch[7][0]
         warp = None if sums is None else (sums / sums[-1] * end, np.linspace(0, end, len(sums)))
-        rows = pipelines.asmloc(
+        rows = chain(
             maps[:, :4],
             maps[:, 4],
             scores[:3].tolist(),
             end / len(maps),
-            cas_thresholds=[],
-            attention_thresholds=np.arange(0.4, 0.925, 0.025),
+            **thresholds,
             warp=warp,
         )
         mine = [[NAMES.index(one["label"]), *one["segment"], one["score"]] for one in found["results"][name]]
