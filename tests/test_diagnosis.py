@@ -54,8 +54,18 @@ def test_kinds_equal_the_oracle(seed):
         assert result.missed["length"].total.sum() == len(truth)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_of_equal_overlaps_the_own_class_counts(label):
+    """THUMOS14 annotates every cliff diving as diving, too."""
+    twice = {"video": ["a", "a"], "segments": [[0, 10], [0, 10]]}
+    found = {**twice, "segments": [[0, 10], [0, 9]], "labels": [label, label], "scores": [0.9, 0.8]}
+    assert diagnosis.error_breakdown(found, {**twice, "labels": [0, 1]}).kinds.tolist() == [0, 1]
+    found["segments"] = [[0, 10], [0, 3]]
+    assert diagnosis.error_breakdown(found, {**twice, "labels": [0, 1]}).kinds.tolist() == [0, 3]
+
+
 def test_kinds_of_the_other_protocols():
-    """Overlaps are those of the protocol: whole snippets here, so that 0.4 of a snippet does not count."""
+    """Overlaps are those of the protocol: [0, 2.9] covers 2 whole snippets of 4."""
     truth = Segments([[0, 4]], unit="snippet")
     found = Segments([[0.9, 2.9], [0, 2.9]], scores=[0.9, 0.5], unit="snippet")
     kinds = {
@@ -181,6 +191,17 @@ def test_oracle_classes_searches_what_the_video_shows():
     assert result.results["oracle classes"].num_detections.tolist() == [1]
 
 
+def test_oracle_classes_drops_what_the_video_does_not_show():
+    maps = {"a": [[0.6, 0.6, 0], [0.9, 0.9, 0]], "b": [[0.8, 0.8, 0], [0.7, 0.7, 0]]}  # every video fires on both
+    videos = [Video(name, {"cas": np.array(cas).T}, seconds_per_snippet=1.0) for name, cas in maps.items()]
+    truth = Segments([[0, 2], [0, 2]], [0, 1], offsets=[0, 1, 2], unit="second", video_ids=["a", "b"])
+    result = diagnosis.ceilings(videos, truth, pipeline(0.5), tiou_thresholds=[0.5])
+    assert result.results["as it is"].per_class.tolist() == [[0.5, 0.5]]
+    for name in ("oracle classes", "all three"):
+        assert result.results[name].per_class.tolist() == [[1.0, 1.0]]
+        assert result.results[name].num_detections.tolist() == [1, 1]
+
+
 def test_oracle_boundaries_move_what_is_near():
     video = one_map([1, 1, 0, 0, 0, 1])
     truth = Segments([[0, 20]], unit="second", video_ids=["v"])  # the runs are [0, 4] and [10, 12]
@@ -189,6 +210,7 @@ def test_oracle_boundaries_move_what_is_near():
         result = diagnosis.ceilings([video], truth, pipeline(0.5), **options)
         assert result.results["as it is"].average == 0.0
         assert result.results["oracle boundaries"].average == expected
+        assert result.results["all three"].average == expected
 
 
 def test_best_thresholds():
@@ -469,5 +491,7 @@ def test_command_mistakes(files, capsys):
     folder, *_ = files
     assert run(folder, "--protocol", "coco") == 2
     assert "error: `protocol` must be one of" in capsys.readouterr().err
+    assert run(folder, "--threads", 0) == 2
+    assert "error: `num_threads` must be at least 1, got 0" in capsys.readouterr().err
     assert run(folder, "--errors", folder / "errors.bmp") == 2
     assert "error: `path` must be one of" in capsys.readouterr().err
