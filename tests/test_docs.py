@@ -24,6 +24,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROO
 EXECUTED_COMMANDS = {
     "detect_and_evaluate.md",
     "large_data.md",
+    "pictures.md",
     "pseudo_labels.md",
     "report.md",
 }  # they run on the file of the first block

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEFT, RIGHT, ABOVE, BELOW = 158, 84, 74, 46  # pixels around what is drawn
+LEFT, RIGHT, BELOW = 158, 84, 46  # pixels around what is drawn
+ENTRY = 134  # pixels of an entry of the legend, on average
 MOST_VECTORS = 3000  # rectangles; more are drawn as pixels, for the size of an SVG or a PDF
 
 
@@ -128,7 +129,9 @@ def video_timeline(
     first, last = (0.0, scene.length or 1.0) if between is None else map(float, between)
     if not 0.0 <= first < last:
         raise ValueError(f"`between` must rise from 0 or more, got {between}")
-    height = ABOVE + scene.height + BELOW
+    per_row = max(1, (width - 32) // ENTRY)
+    above = 68 + 18 * -(-len(scene.legend()) // per_row)
+    height = above + scene.height + BELOW
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
     axes = figure.add_axes(
         (LEFT / width, BELOW / height, (width - LEFT - RIGHT) / width, max(scene.height, 1.0) / height)
@@ -141,7 +144,7 @@ def video_timeline(
     axes.set_yticks([])
     tidy(axes)
     axes.set_xlabel("seconds", color=INK)
-    _write(figure, scene, width, height)
+    _write(figure, scene, width, height, above, per_row)
     if path is not None:
         save(figure, path)
     return figure
@@ -207,7 +210,7 @@ def _draw_rects(axes: Axes, scene: Scene, first: float, last: float) -> None:
         )
 
 
-def _write(figure: Figure, scene: Scene, width: float, height: float) -> None:
+def _write(figure: Figure, scene: Scene, width: float, height: float, above: float, per_row: int) -> None:
     """Title, legend, and the names at the sides."""
     from matplotlib.patches import Patch
 
@@ -218,7 +221,7 @@ def _write(figure: Figure, scene: Scene, width: float, height: float) -> None:
     text(16, 22, scene.title, 14, fontweight="bold")
     text(16, 44, scene.subtitle, 9, color="#555b63")
     for y, words, kind in scene.texts:
-        at = ABOVE + y
+        at = above + y
         if kind == "class":
             name, counts = words.split("\n")
             text(16, at, name, 11, fontweight="bold")
@@ -235,9 +238,9 @@ def _write(figure: Figure, scene: Scene, width: float, height: float) -> None:
     if handles:
         figure.legend(
             handles=handles,
-            loc="upper right",
-            bbox_to_anchor=(1.0 - 8 / width, 1.0 - 32 / height),
-            ncols=len(handles),
+            loc="upper left",
+            bbox_to_anchor=(8 / width, 1.0 - 50 / height),
+            ncols=min(per_row, len(handles)),
             frameon=False,
             fontsize=8.5,
             labelcolor=INK,
