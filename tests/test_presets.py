@@ -196,6 +196,7 @@ EDGES = {
     "constant": [0.5] * 20,
     "nothing": [0.0] * 20,
     "both ends": [0.9] * 5 + [0.01] * 12 + [0.7] * 4,
+    "soon": [0.0, 0.02] + [0.9] * 9 + [0.01] * 9,  # CMCS: a margin that would begin before the video
     "the first alone": [0.9] + [0.0] * 11,
     "the last alone": [0.0] * 11 + [0.9],
     "nested": [0.11, 0.22, 0.33, 0.52, 0.71, 0.93, 0.64, 0.41, 0.26, 0.12],
