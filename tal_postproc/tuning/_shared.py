@@ -73,27 +73,31 @@ class Shared:
         for n in range(len(pipeline.banks)):
             places = self._once((number, about, runs[n]), partial(process._find_runs, n, batch))
             found.append(self._once((number, about, scored[n]), partial(process._score_runs, n, batch, *places)))
-        self._once((number, about), lambda: batch)  # it has grown: the signals are made when they are read
+        self._put((number, about), batch)  # it has grown: the signals are made when they are read
         key = (number, about, scored)
         return self._once(key, partial(process._listed, batch, found)), key
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What stands under the key, or is made and put there; what was not used for longest goes first."""
-        if not self._room:
-            return make()
+        """What stands under the key, or is made and put there."""
         with self._lock:
-            value, size = self._kept.pop(key, (None, 0))
-            self._used -= size
-        made: Any = make() if value is None else value
-        size = _bytes(made)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                value: T = self._kept[key][0]
+                return value
+        made = make()
+        self._put(key, made)
+        return made
+
+    def _put(self, key: Hashable, value: Any) -> None:
+        """Keep a value where it fits at all; what was not used for longest goes first."""
+        size = _bytes(value)
         with self._lock:
             self._used -= self._kept.pop(key, (None, 0))[1]
             if size <= self._room:
-                self._kept[key] = made, size
+                self._kept[key] = value, size
                 self._used += size
             while self._used > self._room:
                 self._used -= self._kept.popitem(last=False)[1][1]
-        return made
 
 
 def _keys(pipeline: Pipeline) -> tuple[Hashable, tuple[Hashable, ...], tuple[Hashable, ...]]:
