@@ -68,17 +68,17 @@ def error_breakdown(
     r"""Detections by kind of error, instances that are missed, and the mAP that every kind costs, as in DETAD [1]_.
 
     Let :math:`o` be the largest overlap of a detection with an instance of its video, of whatever class, :math:`\tau`
-    the threshold and :math:`\beta` the background threshold.  A detection is
+    the threshold and :math:`\beta` the background threshold.  A detection that takes an instance, as in
+    `mean_average_precision`, is a true positive; another one is
 
     ================ ================================ =========================================
     kind             overlap                          the instance with that overlap
     ================ ================================ =========================================
-    true positive    it takes an instance, as in `mean_average_precision`
     duplicate        :math:`o \ge \tau`               of its class, and taken by a better one
     wrong label      :math:`o \ge \tau`               of another class
     poor boundaries  :math:`\beta \le o < \tau`       of its class ("localization error")
     confusion        :math:`\beta \le o < \tau`       of another class
-    background       :math:`o < \beta`
+    background       :math:`o < \beta`                any or none
     ================ ================================ =========================================
 
     Parameters
