@@ -43,6 +43,7 @@ def write_json(folder, detections, ground_truth, others=()):
 def write_wtalc(folder, ground_truth, classes, subset="test"):
     """A folder as W-TALC has it: names as bytes, segments and labels as pickled lists."""
     folder.mkdir()
+    ground_truth = [*ground_truth, ("other", classes[0], 0.0, 9.0)]  # in another subset
     videos = [*dict.fromkeys(row[0] for row in ground_truth), "without"]
     segments, labels = (np.empty(len(videos), object) for _ in range(2))
     for v, video in enumerate(videos):
@@ -51,7 +52,7 @@ def write_wtalc(folder, ground_truth, classes, subset="test"):
     np.save(folder / "segments.npy", segments)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "videoname.npy", np.array(videos, "S"))
-    np.save(folder / "subset.npy", np.array([subset] * len(videos), "S"))
+    np.save(folder / "subset.npy", np.array(["train" if video == "other" else subset for video in videos], "S"))
     np.save(folder / "classlist.npy", np.array(classes, "S"))
     return folder
 
@@ -253,6 +254,7 @@ def test_hamnet(rng, tmp_path):
     truth_file, found = write_json(tmp_path, detections, truth)
     data = json.loads(truth_file.read_text())
     labels = [*sorted({row[1] for row in truth}), "never seen"]
+    data["database"] = dict(reversed(data["database"].items()))
     data["class-list"] = {str(number): label for number, label in enumerate(labels)}
     truth_file.write_text(json.dumps(data))
     evaluator = hamnet.ANETdetection(truth_file, json.loads(found.read_text()), tiou_thresholds=SEVEN, subset="test")
