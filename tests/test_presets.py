@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -731,3 +732,5 @@ def test_aliases_leave_out_thumos14_and_no_other_data_set():
     assert presets.aliases()["asmloc_pseudo"] == "asmloc_thumos_pseudo"
     assert not any("anet" in name for name in presets.aliases())
     assert not set(presets.elsewhere()) & (set(presets.names()) | set(presets.aliases()))
+    for module in presets.elsewhere().values():
+        importlib.import_module(f"tal_postproc.{module}")
