@@ -217,6 +217,25 @@ def test_figure_has_the_width_asked_for_and_all_words():
     assert len(figure.axes[0].images) == 3
 
 
+@pytest.mark.parametrize("width", [400, 600, 1200])
+def test_words_of_a_figure_lie_apart(tmp_path, width):
+    long = "Name" * 40
+    given = {long: Segments.empty("second"), "b" * 60: Segments.empty("second")}
+    figure = video_timeline(
+        replace(VIDEO, id=long),
+        TRACE,
+        given,
+        TRUTH.replace(video_ids=()),
+        classes=["x", "M" + long, "y"],
+        label_maps={long: TCAM},
+        width=width,
+        path=tmp_path / "drawn.png",
+    )
+    boxes = [text.get_window_extent() for text in [*figure.texts, *figure.legends[0].get_texts()] if text.get_text()]
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_figure_files_have_the_same_bytes_and_small_svg_text(tmp_path, suffix):
     for name in "ab":
@@ -229,12 +248,12 @@ def test_figure_files_have_the_same_bytes_and_small_svg_text(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("snippets", [0, 1, 3000])
-def test_figure_and_page_of_little_and_of_much(snippets):
+def test_figure_and_page_of_little_and_of_much(tmp_path, snippets):
     video = Video("v", {"cas": np.full((snippets, 2), 0.5)}, seconds_per_snippet=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trace = PostProcessor(CHAIN).trace(video)
-        video_timeline(video, trace, {}, TRUTH).canvas.draw()
+        video_timeline(video, trace, {}, TRUTH, path=tmp_path / "drawn.png")
         assert data_of(video_page(video, trace, {}, TRUTH))["length"] == snippets / 2
 
 

@@ -13,7 +13,7 @@ from .. import _checks
 from ..tracing import Trace
 from ..types import MissingExtraError, Segments, Video
 from ._common import DOTS_PER_INCH, INK, save, tidy
-from ._strips import AREA_COLOURS, HEAT, STYLES, Scene, Strip, columns_of, scene_of
+from ._strips import AREA_COLOURS, HEAT, STYLES, Scene, Strip, columns_of, scene_of, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,6 +205,7 @@ def _draw_rects(axes: Axes, scene: Scene, first: float, last: float) -> None:
                 linestyles="dashed" if dashed else "solid",
                 zorder=-1.0 if style == "shade" else 2.0 + 0.01 * number,
                 rasterized=many and style != "shade",
+                snap=False if style in ("threshold", "member", "spread") else None,  # what is thin must not vanish
             ),
             autolim=False,
         )
@@ -214,22 +215,27 @@ def _write(figure: Figure, scene: Scene, width: float, height: float, above: flo
     """Title, legend, and the names at the sides."""
     from matplotlib.patches import Patch
 
-    def text(x: float, y: float, words: str, size: float, **style: Any) -> None:
+    def text(x: float, y: float, words: str, size: float, room: float, **style: Any) -> float:
+        """Write so much of the words as there is room for; the pixels that they take."""
         style = {"color": INK, "va": "center", **style}
-        figure.text(x / width, 1.0 - y / height, words, fontsize=size, parse_math=False, **style)
+        made = figure.text(x / width, 1.0 - y / height, words, fontsize=size, parse_math=False, **style)
+        while (taken := made.get_window_extent().width) > room and len(words) > 1:
+            words = shortened(words, max(1, min(len(words) - 1, int(len(words) * room / taken))))
+            made.set_text(words)
+        return taken
 
-    text(16, 22, scene.title, 14, fontweight="bold")
-    text(16, 44, scene.subtitle, 9, color="#555b63")
+    text(16, 22, scene.title, 14, width - 32, fontweight="bold")
+    text(16, 44, scene.subtitle, 9, width - 32, color="#555b63")
     for y, words, kind in scene.texts:
         at = above + y
         if kind == "class":
             name, counts = words.split("\n")
-            text(16, at, name, 11, fontweight="bold")
-            text(width - 16, at, counts, 8.5, color="#555b63", ha="right")
+            taken = text(width - 16, at, counts, 8.5, 0.6 * width, color="#555b63", ha="right")
+            text(16, at, name, 11, width - taken - 52, fontweight="bold")
         elif kind == "row":
-            text(LEFT - 10, at, words, 8.5, ha="right")
+            text(LEFT - 10, at, words, 8.5, LEFT - 14, ha="right")
         else:
-            text(width - RIGHT + 6, at, words, 7.5)
+            text(width - RIGHT + 6, at, words, 7.5, RIGHT - 8)
     handles = []
     for style in scene.legend():
         fill, outline, dashed, words = STYLES[style]
