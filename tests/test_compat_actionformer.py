@@ -235,6 +235,12 @@ def test_the_first_pick_stays_and_linear_decay_may_begin_at_once():
         labels = torch.tensor([0, 0, 1])
         found = opentad.batched_nms(segs, scores, labels, 0.5, 0.9, method=method)
         assert found[2].tolist() == [0, 1]  # of every class
+    assert opentad.softnms(segs, scores, dets, 0.0, 0.5, 0.1, 3, 0.5, 0.0).tolist() == [0, 2]
+    assert opentad.softnms(segs, scores, dets, 0.0, 0.5, 0.1, 3, 0.0, 0.5).tolist() == [
+        0,
+        2,
+        1,
+    ]  # 0.5 * 10 is never met
     assert actionformer.softnms(segs, scores, dets, 0.0, 0.5, 0.01, 1).tolist() == [0, 2]
     assert dets[1, 2].item() == pytest.approx(0.25 * (1 - 0.5 / 30), abs=1e-6)
 
@@ -427,6 +433,7 @@ def test_actionformer_labels_as_published(tmp_path):
     assert evaluator.evaluate({**found, "label": [3]}, verbose=False)[1] == 0.5
     assert evaluator.evaluate({**found, "label": [0]}, verbose=False)[1] == 0.5  # 0 is no class, but a column
     assert evaluator.evaluate({**found, "label": [8]}, verbose=False)[1] == 0.0
+    assert evaluator.recall.shape == (1, 1, 2)
     paired = actionformer.ANETdetection(path, label="pair", label_offset=10)
     assert list(paired.activity_index) == [1 + 1 + 10 + 0, 1 + 5 + 10 + 2]
     none = actionformer.ANETdetection(path, "train", [0.5, 0.7])
