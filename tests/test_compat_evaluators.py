@@ -255,7 +255,7 @@ def test_hamnet(rng, tmp_path):
     data = json.loads(truth_file.read_text())
     labels = [*sorted({row[1] for row in truth}), "never seen"]
     data["database"] = dict(reversed(data["database"].items()))
-    data["class-list"] = {str(number): label for number, label in enumerate(labels)}
+    data["class-list"] = {str(number): label for number, label in reversed([*enumerate(labels)])}
     truth_file.write_text(json.dumps(data))
     evaluator = hamnet.ANETdetection(truth_file, json.loads(found.read_text()), tiou_thresholds=SEVEN, subset="test")
     mean, average, frame = evaluator.evaluate()
