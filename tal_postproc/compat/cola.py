@@ -103,7 +103,7 @@ def get_proposal_dict(
     rows: dict[Any, Rows] = {}
     for own, thresholds in ((cas, config.CAS_THRESH), (np.asarray(aness_pred)[:, :, 0], config.ANESS_THRESH)):
         values = np.asarray(thresholds, np.float64)
-        found = extract_proposals(own, values, inclusive=True, positive=True, min_length=2, skip_lone_first=True)
+        found = extract_proposals(own, values, inclusive=True, positive=True, min_length=2)
         level = found.columns["threshold"]
         zero_below = level if own is cas else None
         scores = (
