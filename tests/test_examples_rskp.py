@@ -166,11 +166,11 @@ def test_shapes_and_gradients():
 
 def test_the_memory_keeps_the_best():
     memory = rskp.Memory(2, 1, slots=2)
-    only_first = torch.tensor([True, False])
+    only_first = torch.tensor([0])
     assert memory.read(only_first).shape == (0, 1)
     memory.offer(only_first, torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[0.5, 0.9], [0.7, 0.9], [0.6, 0.9]]))
     assert memory.read(only_first)[:, 0].tolist() == [2.0, 3.0]
-    assert memory.read(torch.tensor([False, True])).shape == (0, 1)  # a class of the video alone
+    assert memory.read(torch.tensor([1])).shape == (0, 1)  # a class of the video alone
     memory.offer(only_first, torch.tensor([[4.0], [5.0]]), torch.tensor([[0.6, 0.0], [0.65, 0.0]]))
     assert memory.read(only_first)[:, 0].tolist() == [2.0, 5.0]
     memory.offer(only_first, torch.tensor([[6.0]]), torch.tensor([[0.65, 0.0]]))  # a tie: the old one stays
@@ -237,7 +237,7 @@ def test_the_losses_of_all_branches(small):
     assert early["pseudo"].item() == pytest.approx(taught(intra.logits), rel=1e-4)
 
     recipe.before_epoch(2, len)
-    slots = recipe.memory.read(labels).clone()
+    slots = recipe.memory.read(labels.nonzero()[:, 0]).clone()
     assert len(slots) == 5 * int(labels.sum())
     late = recipe.losses(2, 0)
     inter = backbone.head(oracle.walk_by_inverse(plain.embedding, slots, assign(plain.embedding, slots), 0.5))

@@ -5,7 +5,7 @@ The paper's own network is `backbones.rskp.RskpHead`; any other backbone can tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,12 +20,11 @@ from .engine import Profile, Recipe, Say
 
 __all__ = ["Memory", "Rskp"]
 
-MEMORY_FROM = 0.5  # of the training: epoch 100 of 200
 SLOTS = 5
 WALK = 0.5  # w of Eq. 4 to 6
 PSEUDO_TEMPERATURE = 0.2
 OLD, NEW = 0.2, 0.8  # parts of the inter-video and the intra-video logits in the pseudo labels
-PLAIN, PROPAGATED = 0.6, 0.4  # parts of the two branches in a test
+MAP_PARTS = SCORE_PARTS = 0.6, 0.4  # of the plain and the propagated branch, in a test
 OPTIONS = {"representatives": "em", "propagation": "walk", "pseudo_labels": True, "memory": True, "num_means": 8}
 
 
@@ -48,14 +47,14 @@ class Memory(nn.Module):
         self.register_buffer("features", torch.zeros(num_classes, slots, width))
         self.register_buffer("scores", torch.full((num_classes, slots), -1.0))  # nothing there yet
 
-    def read(self, labels: Tensor) -> Tensor:
-        """(n, width): what there is of the classes present, class by class."""
-        chosen: Tensor = self.features[labels][self.scores[labels] >= 0]
+    def read(self, classes: Tensor) -> Tensor:
+        """(n, width): what there is of some classes, one after the other."""
+        chosen: Tensor = self.features[classes][self.scores[classes] >= 0]
         return chosen
 
-    def offer(self, labels: Tensor, means: Tensor, scores: Tensor) -> None:
-        """Means (n, width) with class scores (n, C): the best stay, in every class present; old ones win ties."""
-        for label in labels.nonzero()[:, 0].tolist():
+    def offer(self, classes: Tensor, means: Tensor, scores: Tensor) -> None:
+        """Means (n, width) with scores (n, C): the best stay, in every one of some classes; old ones win ties."""
+        for label in classes.tolist():
             values = torch.cat([self.scores[label], scores[:, label]])
             best = torch.sort(values, descending=True, stable=True).indices[: self.scores.shape[1]]
             self.features[label] = torch.cat([self.features[label], means])[best]
@@ -77,6 +76,8 @@ class Rskp(Recipe):
         "paper": Profile(options=OPTIONS, width=2048, epochs=200, learning_rate=5e-5),
     }
     terms = ("classification", "extra", "pseudo")
+    memory_from: ClassVar[float] = 0.5  # of the training: epoch 100 of 200
+    map_parts: tuple[float, float] = MAP_PARTS
 
     def __init__(self, data: FeatureSet, profile: Profile, seed: int, device: torch.device) -> None:
         super().__init__(data, profile, seed, device)
@@ -105,7 +106,7 @@ class Rskp(Recipe):
 
     def uses_memory(self, epoch: int) -> bool:
         """Whether representative snippets of other videos take part in this epoch."""
-        return bool(self.options["memory"]) and self.two_branches and self.passed(epoch) >= MEMORY_FROM
+        return bool(self.options["memory"]) and self.two_branches and self.passed(epoch) >= self.memory_from
 
     @property
     def two_branches(self) -> bool:
@@ -126,7 +127,24 @@ class Rskp(Recipe):
     def _offer(self, labels: Tensor, means: Tensor) -> None:
         with torch.no_grad():
             scores = torch.softmax(self.backbone.head(means).logits, -1)[:, :-1]
-            self.memory.offer(labels, means, scores)
+            self.memory.offer(self.slots_of(labels), means, scores)
+
+    def slots_of(self, labels: Tensor) -> Tensor:
+        """The classes whose slots a video reads and may fill."""
+        return labels.nonzero()[:, 0]
+
+    def pseudo_weight(self, epoch: int) -> float:
+        """Of the pseudo labels that the propagated branches give."""
+        return 0.5 if self.uses_memory(epoch) else 1.0
+
+    def inputs(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+        """Features (n, D) to train on in an epoch, and which snippets of the video they are."""
+        features = self.features(self.data, index)
+        return features, torch.arange(len(features), device=features.device)
+
+    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor], snippets: Tensor) -> dict[str, Tensor]:
+        """What a method on top of this one adds; it gets the logits (n, C + 1) of S and, with two branches, S^a."""
+        return {}
 
     def propagated(self, output: Output, means: Tensor) -> Output:
         """The other branch: the head behind features, or logits, to which the means have spread."""
@@ -141,21 +159,22 @@ class Rskp(Recipe):
 
     def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
         labels = self.labels[index]
-        output = self.backbone(self.features(self.data, index))
+        features, snippets = self.inputs(epoch, index)
+        output = self.backbone(features)
         found = self.backbone.losses(output, labels)
         extra = [value for term, value in found.items() if term in self.backbone.extra_terms]
         total = {"classification": sum_of(found, self.backbone), "extra": sum(extra, output.logits.new_zeros(()))}
         if not self.two_branches:
-            return total
+            return {**total, **self.more_losses(epoch, index, [output.logits], snippets)}
         means = self._representatives(output.embedding)
         intra = self.propagated(output, means)
         branches = {1.0: intra}
-        labelled, weight = intra.logits, 1.0
+        labelled = intra.logits
         if self.uses_memory(epoch):
-            slots = self.memory.read(labels)
+            slots = self.memory.read(self.slots_of(labels))
             inter = self.propagated(output, slots)
             branches[0.5] = inter
-            labelled, weight = OLD * inter.logits + NEW * intra.logits, 0.5
+            labelled = OLD * inter.logits + NEW * intra.logits
             self._offer(labels, means)
         if self.options["propagation"] not in ("scores", "unclassified"):
             for part, branch in branches.items():
@@ -164,8 +183,8 @@ class Rskp(Recipe):
         if self.options["pseudo_labels"]:
             target = torch.softmax(labelled.detach() / PSEUDO_TEMPERATURE, -1)
             wrong = -(target * torch.log_softmax(output.logits / PSEUDO_TEMPERATURE, -1)).sum(-1)
-            total["pseudo"] = weight * wrong.mean()
-        return total
+            total["pseudo"] = self.pseudo_weight(epoch) * wrong.mean()
+        return {**total, **self.more_losses(epoch, index, [output.logits, intra.logits], snippets)}
 
     def predict(self, data: FeatureSet, index: int) -> Video:
         output = self.backbone(self.features(data, index))
@@ -174,8 +193,8 @@ class Rskp(Recipe):
             other = self.propagated(output, self._representatives(output.embedding))
             others = self.backbone.maps(replace(other, attention=output.attention))
             maps, scores = (
-                {name: PLAIN * value + PROPAGATED * spread[name] for name, value in plain.items()}
-                for plain, spread in zip((maps, scores), others)
+                {name: plain * value + spread * of_other[name] for name, value in of_plain.items()}
+                for of_plain, of_other, (plain, spread) in zip((maps, scores), others, (self.map_parts, SCORE_PARTS))
             )
         return Video(
             data.ids[index],
