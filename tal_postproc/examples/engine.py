@@ -145,8 +145,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     profiles: ClassVar[Mapping[str, Profile]]
     terms: ClassVar[tuple[str, ...]]  # names of the losses, the columns of the log
-    batch_size: ClassVar[int] = 10
-    reduction: ClassVar[Literal["sum", "mean"]] = "sum"  # of the gradients of a batch
+    batch_size: int = 10
+    reduction: Literal["sum", "mean"] = "sum"  # of the gradients of a batch
     pipeline: Pipeline  # makes detections of what `predict` gives
 
     networks: nn.Module

@@ -1,6 +1,7 @@
 """RSKP (CVPR 2022): representative snippets summarise videos, propagate, and teach; docs/tutorials/rskp.md explains it.
 
 The paper's own network is `backbones.rskp.RskpHead`; any other backbone can take its place (the paper's Table 6).
+Then sampling, batch, optimiser and testing are those of the backbone.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..types import Video
-from .backbones import Backbone, Output
-from .backbones.rskp import RskpHead, assign, random_walk, summarize
-from .data import FeatureSet
-from .engine import Profile, Recipe, Say
+from .backbones import Output
+from .backbones.rskp import assign, random_walk, summarize
+from .engine import Profile, Say
+from .plain import Maps, Plain
 
 __all__ = ["Memory", "Rskp"]
 
@@ -25,7 +25,14 @@ WALK = 0.5  # w of Eq. 4 to 6
 PSEUDO_TEMPERATURE = 0.2
 OLD, NEW = 0.2, 0.8  # parts of the inter-video and the intra-video logits in the pseudo labels
 MAP_PARTS = SCORE_PARTS = 0.6, 0.4  # of the plain and the propagated branch, in a test
-OPTIONS = {"representatives": "em", "propagation": "walk", "pseudo_labels": True, "memory": True, "num_means": 8}
+OPTIONS = {
+    "backbone": "rskp",
+    "representatives": "em",
+    "propagation": "walk",
+    "pseudo_labels": True,
+    "memory": True,
+    "num_means": 8,
+}
 
 
 class Memory(nn.Module):
@@ -61,10 +68,10 @@ class Memory(nn.Module):
             self.scores[label] = values[best]
 
 
-class Rskp(Recipe):
-    """Options: `representatives` "em", "features" (the snippets themselves) or "none" (one branch); `propagation`
-    "walk" (Eq. 6), "once" (Z mu), "scores" (the logits walk, not the features) or "unclassified" (no classification
-    loss on what was propagated); `pseudo_labels`; `memory`; `num_means`.
+class Rskp(Plain):
+    """Options: `backbone`, one of `backbones.NAMES`; `representatives` "em", "features" (the snippets themselves) or
+    "none" (one branch); `propagation` "walk" (Eq. 6), "once" (Z mu), "scores" (the logits walk, not the features) or
+    "unclassified" (no classification loss on what was propagated); `pseudo_labels`; `memory`; `num_means`.
     """
 
     name = "rskp"
@@ -79,25 +86,13 @@ class Rskp(Recipe):
     memory_from: ClassVar[float] = 0.5  # of the training: epoch 100 of 200
     map_parts: tuple[float, float] = MAP_PARTS
 
-    def __init__(self, data: FeatureSet, profile: Profile, seed: int, device: torch.device) -> None:
-        super().__init__(data, profile, seed, device)
-        self.options = _checked(profile.options)
-        self.backbone = self.make_backbone(data.features(0).shape[1])
-        means = torch.empty(int(self.options["num_means"]), profile.width)
+    def prepare(self) -> None:
+        self.options = _checked(self.profile.options)
+        means = torch.empty(int(self.options["num_means"]), self.backbone.width)
         nn.init.xavier_uniform_(means)
         self.means = nn.Parameter(means)
-        self.memory = Memory(data.num_classes, profile.width)
-        self.networks = nn.Module()
-        self.networks.backbone, self.networks.memory, self.networks.means = self.backbone, self.memory, self.means
-        self.networks.to(device)
-        self.optimizer = torch.optim.Adam(
-            self.networks.parameters(), profile.learning_rate, betas=(0.9, 0.99), weight_decay=5e-4
-        )
-        self.pipeline = self.backbone.pipeline
-
-    def make_backbone(self, num_features: int) -> Backbone:
-        """The network below the propagation."""
-        return RskpHead(num_features, self.profile.width, self.data.num_classes)
+        self.memory = Memory(self.data.num_classes, self.backbone.width)
+        self.networks.memory, self.networks.means = self.memory, self.means
 
     def before_epoch(self, epoch: int, say: Say) -> None:
         if self.uses_memory(epoch) and bool((self.memory.scores < 0).all()):
@@ -118,7 +113,7 @@ class Rskp(Recipe):
         self.networks.eval()
         with torch.no_grad():
             for index in range(len(self.data)):
-                embedding = self.backbone.embed(self.features(self.data, index))
+                embedding = self.backbone.embed(self.snippets(self.data, index)[0])
                 self._offer(self.labels[index], self._representatives(embedding))
 
     def _representatives(self, embedding: Tensor) -> Tensor:
@@ -137,12 +132,7 @@ class Rskp(Recipe):
         """Of the pseudo labels that the propagated branches give."""
         return 0.5 if self.uses_memory(epoch) else 1.0
 
-    def inputs(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Features (n, D) to train on in an epoch, and which snippets of the video they are."""
-        features = self.features(self.data, index)
-        return features, torch.arange(len(features), device=features.device)
-
-    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor], snippets: Tensor) -> dict[str, Tensor]:
+    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor], snippets: Tensor) -> Maps:
         """What a method on top of this one adds; it gets the logits (n, C + 1) of S and, with two branches, S^a."""
         return {}
 
@@ -157,13 +147,11 @@ class Rskp(Recipe):
             return self.backbone.head(assignment @ means)
         return self.backbone.head(random_walk(output.embedding, means, assignment, weight=WALK))
 
-    def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
+    def losses(self, epoch: int, index: int) -> Maps:
         labels = self.labels[index]
         features, snippets = self.inputs(epoch, index)
         output = self.backbone(features)
-        found = self.backbone.losses(output, labels)
-        extra = [value for term, value in found.items() if term in self.backbone.extra_terms]
-        total = {"classification": sum_of(found, self.backbone), "extra": sum(extra, output.logits.new_zeros(()))}
+        total = self.of_backbone(output, labels)
         if not self.two_branches:
             return {**total, **self.more_losses(epoch, index, [output.logits], snippets)}
         means = self._representatives(output.embedding)
@@ -178,7 +166,7 @@ class Rskp(Recipe):
             self._offer(labels, means)
         if self.options["propagation"] not in ("scores", "unclassified"):
             for part, branch in branches.items():
-                of_branch = sum_of(self.backbone.losses(branch, labels), self.backbone)
+                of_branch = self.of_backbone(branch, labels)["classification"]
                 total["classification"] = total["classification"] + part * of_branch
         if self.options["pseudo_labels"]:
             target = torch.softmax(labelled.detach() / PSEUDO_TEMPERATURE, -1)
@@ -186,27 +174,17 @@ class Rskp(Recipe):
             total["pseudo"] = self.pseudo_weight(epoch) * wrong.mean()
         return {**total, **self.more_losses(epoch, index, [output.logits, intra.logits], snippets)}
 
-    def predict(self, data: FeatureSet, index: int) -> Video:
-        output = self.backbone(self.features(data, index))
-        maps, scores = self.backbone.maps(output)
-        if self.two_branches:
-            other = self.propagated(output, self._representatives(output.embedding))
-            others = self.backbone.maps(replace(other, attention=output.attention))
-            maps, scores = (
-                {name: plain * value + spread * of_other[name] for name, value in of_plain.items()}
-                for of_plain, of_other, (plain, spread) in zip((maps, scores), others, (self.map_parts, SCORE_PARTS))
-            )
-        return Video(
-            data.ids[index],
-            {name: value.double().cpu().numpy() for name, value in maps.items()},
-            {name: value.double().cpu().numpy() for name, value in scores.items()},
-            seconds_per_snippet=data.seconds_per_snippet(index, len(output.logits)),
+    def predicted(self, output: Output) -> tuple[Maps, Maps]:
+        of_plain = self.backbone.maps(output)
+        if not self.two_branches:
+            return of_plain
+        other = self.propagated(output, self._representatives(output.embedding))
+        of_other = self.backbone.maps(replace(other, attention=output.attention))
+        maps, scores = (
+            {name: plain * value + spread * two[name] for name, value in one.items()}
+            for one, two, (plain, spread) in zip(of_plain, of_other, (self.map_parts, SCORE_PARTS))
         )
-
-
-def sum_of(losses: Mapping[str, Tensor], backbone: Backbone) -> Tensor:
-    """The classification losses of a backbone."""
-    return torch.stack([value for term, value in losses.items() if term not in backbone.extra_terms]).sum()
+        return maps, scores
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:

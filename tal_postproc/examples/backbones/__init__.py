@@ -6,16 +6,30 @@ can be put on any of them.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
 from ...config import Pipeline
 
-__all__ = ["Backbone", "Output"]
+__all__ = ["NAMES", "Backbone", "Output", "get"]
+
+NAMES = {"rskp": "RskpHead", "stpn": "Stpn", "bm": "Bm", "wum": "Wum", "facnet": "FacNet"}  # module -> its class
+
+
+def get(name: Any) -> type[Backbone]:
+    """The class of a backbone that methods can be plugged into.
+
+    >>> get("stpn").terms
+    ('classification', 'sparsity')
+    """
+    if name not in NAMES:
+        raise ValueError(f"option `backbone` must be one of {', '.join(NAMES)}, got {name!r}")
+    return cast("type[Backbone]", getattr(importlib.import_module(f".{name}", __package__), NAMES[name]))
 
 
 @dataclass(frozen=True)
@@ -44,13 +58,20 @@ class Output:
 
 
 class Backbone(nn.Module, ABC):
-    """Features (T, D) of one video -> `Output`.
+    """Features (T, D) of one video -> `Output`; ``get(name)(num_features, width, num_classes)`` makes one.
 
-    `embed` and `head` are apart, so that features that were changed in between can share the head.
+    `embed` and `head` are apart, so that features that were changed in between can share the head.  How the published
+    code trains it (what it samples, the batch, the optimiser) stands with it.
     """
 
     terms: ClassVar[tuple[str, ...]]  # names of its losses
     extra_terms: ClassVar[tuple[str, ...]] = ()  # those that are not classification: a method applies them once
+    length: ClassVar[int | None] = None  # snippets that are sampled from a video; None: it takes them all
+    batch_size: ClassVar[int] = 10
+    reduction: ClassVar[Literal["sum", "mean"]] = "sum"  # of the gradients of a batch
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    weight_decay: ClassVar[float] = 5e-4
+    width: int  # of the embedding
     pipeline: Pipeline  # makes detections of `maps`, background included if they have it
 
     @abstractmethod

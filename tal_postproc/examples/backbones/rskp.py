@@ -79,9 +79,11 @@ class RskpHead(Backbone):
 
     terms = ("agnostic", "classwise", "attention")
     extra_terms = ("attention",)
+    betas = (0.9, 0.99)
 
     def __init__(self, num_features: int, width: int, num_classes: int) -> None:
         super().__init__()
+        self.width = width
         linear = nn.Linear(num_features, width)
         self.embedding = nn.Sequential(linear, nn.ReLU(), nn.Dropout(0.6))
         self.centres = nn.Parameter(torch.empty(num_classes + 1, width))
