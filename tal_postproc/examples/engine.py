@@ -167,6 +167,9 @@ class Recipe(ABC):
     def before_epoch(self, epoch: int, say: Say) -> None:  # noqa: B027
         """What comes between epochs: refresh labels, fill a memory, change a rate."""
 
+    def after_epoch(self, epoch: int, say: Say) -> None:  # noqa: B027
+        """What an epoch has to tell besides its losses; the checkpoint comes after it."""
+
     def extra_state(self) -> dict[str, Any]:
         """What a checkpoint needs besides networks and optimiser."""
         return {}
@@ -336,6 +339,7 @@ def _train(recipe_class: type[Recipe], data: TrainTest, profile: Profile, run: R
         means = {term: value / max(len(order), 1) for term, value in totals.items()}
         if not all(map(math.isfinite, means.values())):
             raise ValueError(f"{recipe.name}: a loss is not finite in epoch {epoch}: {means}")
+        recipe.after_epoch(epoch, book.write)
         book.epoch(epoch, profile.epochs, means, time.perf_counter() - begun)
     trained, detections, classification = evaluate(recipe, data.test)
     result = Result(

@@ -6,6 +6,7 @@ Then sampling, batch, optimiser and testing are those of the backbone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -101,7 +102,11 @@ class Rskp(Plain):
 
     def uses_memory(self, epoch: int) -> bool:
         """Whether representative snippets of other videos take part in this epoch."""
-        return bool(self.options["memory"]) and self.two_branches and self.passed(epoch) >= self.memory_from
+        return bool(self.options["memory"]) and self.two_branches and self.reached(epoch, self.memory_from)
+
+    def reached(self, epoch: int, fraction: float) -> bool:
+        """Whether this epoch begins at or after a fraction of the training, rounded to an epoch, halves up."""
+        return epoch >= math.floor(fraction * self.profile.epochs + 0.5 + 1e-9)
 
     @property
     def two_branches(self) -> bool:
