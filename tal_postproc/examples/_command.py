@@ -10,7 +10,13 @@ from typing import Any
 from ..types import MissingExtraError
 from .data import TrainTest, read_activitynet, read_wtalc
 
-NAMES = {"mil": "Mil", "plain": "Plain", "rskp": "Rskp", "two_stream": "TwoStreamRecipe"}  # module -> its recipe
+NAMES = {
+    "gaufuse": "Gaufuse",
+    "mil": "Mil",
+    "plain": "Plain",
+    "rskp": "Rskp",
+    "two_stream": "TwoStreamRecipe",
+}  # module -> its recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -83,7 +83,7 @@ class Rskp(Plain):
         "default": Profile(options=OPTIONS, epochs=60, learning_rate=5e-4),
         "paper": Profile(options=OPTIONS, width=2048, epochs=200, learning_rate=5e-5),
     }
-    terms = ("classification", "extra", "pseudo")
+    terms: ClassVar[tuple[str, ...]] = ("classification", "extra", "pseudo")
     memory_from: ClassVar[float] = 0.5  # of the training: epoch 100 of 200
     map_parts: tuple[float, float] = MAP_PARTS
 
