@@ -20,7 +20,12 @@ from tal_postproc import cli, config, diagnosis, distributed, evaluation, format
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "howto").glob("*.md")), ROOT / "README.md"]
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    *sorted((DOCS / "howto").glob("*.md")),
+    *sorted((DOCS / "tutorials").glob("*.md")),
+    ROOT / "README.md",
+]
 EXECUTED_COMMANDS = {
     "detect_and_evaluate.md",
     "large_data.md",
