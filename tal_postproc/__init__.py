@@ -14,7 +14,7 @@ from .evaluation import (
     mean_average_precision,
     pseudo_label_quality,
 )
-from .fusion import fuse_segments, weighted_segment_fusion
+from .fusion import fuse_segments, non_maximum_weighted, weighted_segment_fusion
 from .label_bank import DeltaPseudoLabels
 from .linpro import linpro_label_map, linpro_label_maps, linpro_labels
 from .overlap import tiou_matrix
@@ -27,6 +27,16 @@ from .pseudo_labels import (
     smooth_label_map,
     tri_state_label_map,
     two_threshold_label_map,
+)
+from .refinement import (
+    DurationPrior,
+    agreement_weights,
+    boundary_ignore_band,
+    compensate_missing,
+    filter_durations,
+    quality_weights,
+    snap_boundaries,
+    timeline_fusion,
 )
 from .refresh import LabelRefresher
 from .suppression import batched_nms, nms, segment_voting, soft_nms
@@ -66,6 +76,7 @@ __all__ = [
     "BootstrapMAP",
     "ClassificationMAP",
     "DeltaPseudoLabels",
+    "DurationPrior",
     "EnsembledSegments",
     "ErrorBreakdown",
     "FormatError",
@@ -89,14 +100,18 @@ __all__ = [
     "UnitError",
     "Video",
     "Videos",
+    "agreement_weights",
     "average_recall",
     "batched_nms",
     "bootstrap_map",
+    "boundary_ignore_band",
     "classification_map",
+    "compensate_missing",
     "config",
     "diagnosis",
     "extract_proposals",
     "filter_ambiguous",
+    "filter_durations",
     "formats",
     "fuse_segments",
     "gaussian_label_map",
@@ -106,16 +121,20 @@ __all__ = [
     "linpro_labels",
     "mean_average_precision",
     "nms",
+    "non_maximum_weighted",
     "oic_scores",
     "paired_bootstrap",
     "presets",
     "pseudo_label_quality",
+    "quality_weights",
     "score_label_map",
     "segment_voting",
     "segments_to_seconds",
     "smooth_label_map",
+    "snap_boundaries",
     "soft_nms",
     "synthetic",
+    "timeline_fusion",
     "tiou_matrix",
     "tri_state_label_map",
     "tune",

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 
-from tal_postproc.fusion import fuse_groups, fuse_segments, weighted_segment_fusion
+from tal_postproc.fusion import fuse_groups, fuse_segments, non_maximum_weighted, weighted_segment_fusion
 from tal_postproc.suppression import nms
 
+from .oracles import refinement
 from .oracles import segments as oracle
 from .strategies import segment_sets, tiou_thresholds
 
@@ -548,3 +549,33 @@ def test_published_weighted_boxes_fusion(golden, conf_type, weighted):
         assert_allclose(found.scores, arrays[f"{key}__score"][rows], rtol=0, atol=1e-6)
         boundaries = np.column_stack((arrays[f"{key}__start"][rows], arrays[f"{key}__end"][rows]))
         assert_allclose(found.segments, boundaries, rtol=0, atol=1e-6)
+
+
+@given(segment_sets(groups=3), tiou_thresholds)
+def test_non_maximum_weighted_equals_oracle(rows, threshold):
+    segments, scores, idxs = rows
+    for groups in (None, idxs):
+        expected = refinement.non_maximum_weighted(segments, scores, threshold, groups)
+        found = non_maximum_weighted(segments, scores, tiou_threshold=threshold, idxs=groups)
+        assert len(found) == len(expected)
+        for c, (members, segment, score, size) in enumerate(expected):
+            assert found.picks[c] == members[0]
+            assert_array_equal(np.flatnonzero(found.assignment == c), sorted(members))
+            assert found.sizes[c] == len(members)
+            assert_allclose(found.segments[c], segment, rtol=0, atol=1e-12)
+            assert found.scores[c] == score
+            assert found.degenerate[c] == (score == 0)
+            assert_allclose(found.effective_size[c], size, rtol=1e-12)
+        same = fuse_segments(segments, scores, tiou_threshold=threshold, temperature=1.0, idxs=groups)
+        assert_array_equal(found.picks, same.picks)
+
+
+def test_non_maximum_weighted_spread_and_refusals():
+    found = non_maximum_weighted([[0, 10], [0, 5]], [1.0, 0.4], tiou_threshold=0.2)  # shares 5/6 and 1/6
+    assert_allclose(found.segments, [[0, 55 / 6]])
+    assert_allclose([found.start_std[0], found.end_std[0]], [0, 5 * np.sqrt(5) / 6])
+    assert len(non_maximum_weighted([], [], tiou_threshold=0.5)) == 0
+    with pytest.raises(ValueError, match=r"`scores` must be >= 0; row 1 is -0.5 \(1 of 2 rows\)"):
+        non_maximum_weighted([[0, 1], [0, 2]], [0.5, -0.5], tiou_threshold=0.5)
+    with pytest.raises(ValueError, match="tiou_threshold"):
+        non_maximum_weighted([[0, 1]], [0.5], tiou_threshold=1.1)
