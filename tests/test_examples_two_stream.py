@@ -300,7 +300,12 @@ def test_a_test_video_keeps_its_duration(small):
 def test_the_sizes_of_the_paper():
     paper = two_stream.TwoStreamRecipe.profiles["paper"]
     assert (paper.width, paper.epochs, paper.learning_rate, paper.options["length"]) == (2048, 100, 1e-4, 750)
-    assert (two_stream.TwoStreamRecipe.batch_size, two_stream.TwoStreamRecipe.reduction) == (16, "mean")
+    assert paper.options["batch_size"] == 16
+    assert two_stream.TwoStreamRecipe.reduction == "mean"
+
+
+def test_the_batch(small):
+    assert recipe_of(small, batch_size=5.0).batch_size == 5  # numbers of the command line are floats
 
 
 @pytest.mark.parametrize("name", ["branches", "guide", "guide_reduction", "dictionary", "preset"])

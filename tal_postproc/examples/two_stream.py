@@ -19,6 +19,7 @@ __all__ = ["TwoStreamRecipe"]
 WARM = 0.1  # of the training: the semantic loss grows up to its weight
 OPTIONS = {
     "length": 400,
+    "batch_size": 16,
     "branches": "both",
     "context": True,
     "background": True,
@@ -39,7 +40,7 @@ CHOICES = {
 
 
 class TwoStreamRecipe(Recipe):
-    """Options: `length` T, the snippets that are sampled from a video; `dictionary`, what it starts as, "means" of the
+    """Options: `length` T, the snippets that are sampled from a video; `batch_size`; `dictionary`, what it starts as, "means" of the
     classes or "uniform" in [0, 1]; the others are those of `backbones.two_stream.TwoStream`.
     """
 
@@ -59,7 +60,6 @@ class TwoStreamRecipe(Recipe):
         "paper": Profile(options={**OPTIONS, "length": 750}, width=2048, epochs=100, learning_rate=1e-4),
     }
     terms = TwoStream.terms
-    batch_size = 16
     reduction = "mean"
     networks: TwoStream
 
@@ -67,6 +67,7 @@ class TwoStreamRecipe(Recipe):
         super().__init__(data, profile, seed, device)
         options = _checked(profile.options)
         self.length, start = int(options.pop("length")), options.pop("dictionary")
+        self.batch_size = int(options.pop("batch_size"))
         self.networks = TwoStream(data.features(0).shape[1], profile.width, data.num_classes, **options)
         if start == "means":
             self.networks.dictionary.data.copy_(class_means(data))
