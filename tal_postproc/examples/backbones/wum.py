@@ -67,7 +67,9 @@ class Wum(Backbone):
                 "video": video,
                 "background": logits[background].mean(dim=0),
                 "lengths": scale
-                * torch.stack([embedding[chosen].mean(dim=0).norm() for chosen in (action, background)]),
+                * torch.stack(
+                    [torch.linalg.vector_norm(embedding[chosen].mean(dim=0)) for chosen in (action, background)]
+                ),
             },
         )
 
