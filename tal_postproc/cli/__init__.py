@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..types import MissingExtraError
-from . import bench, chain, demo, evaluate, list_presets, plot, report, train, tune
+from . import ablate, bench, chain, demo, evaluate, list_presets, plot, report, train, tune
 from ._common import Parser
 
-COMMANDS = (demo, chain, evaluate, report, list_presets, plot, tune, train, bench)
+COMMANDS = (demo, chain, evaluate, report, list_presets, plot, tune, train, ablate, bench)
 
 
 def _parser() -> Parser:

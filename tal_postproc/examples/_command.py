@@ -42,7 +42,6 @@ def run(name: str, args: argparse.Namespace) -> None:
     """Train a method; every line of its log is printed."""
     from .engine import Run, train
 
-    recipe = getattr(importlib.import_module(f".{name}", __package__), NAMES[name])
     settings = Run(
         profile=args.profile,
         seed=args.seed,
@@ -55,15 +54,21 @@ def run(name: str, args: argparse.Namespace) -> None:
         threads=args.threads,
         options=dict(_option(text) for text in args.set),
     )
-    train(recipe, _data(args), settings, print)
+    train(recipe(name), read_data(args.wtalc, args.activitynet), settings, print)
 
 
-def _data(args: argparse.Namespace) -> TrainTest | None:
-    if args.wtalc is not None and args.activitynet is not None:
+def recipe(name: str) -> Any:
+    """The class of a recipe; the others need not be there."""
+    return getattr(importlib.import_module(f".{name}", __package__), NAMES[name])
+
+
+def read_data(wtalc: Any, activitynet: Any) -> TrainTest | None:
+    """The data set of the user, if there is one."""
+    if wtalc is not None and activitynet is not None:
         raise ValueError("--wtalc and --activitynet are two data sets: give one")
-    if args.wtalc is not None:
-        return read_wtalc(args.wtalc)
-    return None if args.activitynet is None else read_activitynet(*args.activitynet)
+    if wtalc is not None:
+        return read_wtalc(wtalc)
+    return None if activitynet is None else read_activitynet(*activitynet)
 
 
 def _option(text: str) -> tuple[str, Any]:
