@@ -86,7 +86,7 @@ def test_mmaction_types_and_edges():
     assert mmaction.soft_nms([], 0.4, 0.5, 0.9, 5).shape == (0, 3)
     assert mmaction.post_processing(np.zeros((0, 3)), INFO, 0.4, 0.5, 0.9, 5, 16) == []
     json.dumps(mmaction.post_processing(rows, INFO, 0.4, 0.5, 0.9, 5, 16))
-    with pytest.raises(ValueError, match=r"`proposals` must have shape \(N, 3\) or more columns, got shape \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"`proposals` must have rows \[start, end, score\], got shape \(2, 2\)"):
         mmaction.soft_nms(np.zeros((2, 2)), 0.4, 0.5, 0.9, 5)
 
 

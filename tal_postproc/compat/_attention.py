@@ -20,15 +20,9 @@ from ..evaluation import SNIPPETS_PER_SECOND, filter_ambiguous
 from ..pipeline import PostProcessor
 from ..types import Segments, Video
 from ._evaluator import table
+from ._rows import as_rows, plain
 
 AMBIGUOUS_LIST = "./Thumos14reduced-Annotations/Ambiguous_test.txt"
-
-
-def plain(value: Any) -> NDArray[Any]:
-    """The float64 array of a tensor on any device, or of an array."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().double().numpy()
-    return np.asarray(value, np.float64)
 
 
 def decayed(
@@ -50,14 +44,10 @@ def decayed(
     return keep, decay
 
 
-def soft_nms_rows(
-    dets: ArrayLike, columns: tuple[int, int, int], iou_thr: float, method: str, sigma: float
-) -> list[list[float]]:
-    """Soft-NMS of rows of four numbers; `columns` says where start, end and score stand."""
-    rows = np.array(dets, np.float64)
-    if not len(rows):
-        return []
-    start, end, score = columns
+def soft_nms_rows(dets: ArrayLike, columns: str, iou_thr: float, method: str, sigma: float) -> list[list[float]]:
+    """Soft-NMS of rows of four numbers; `columns` are their names."""
+    rows = as_rows(dets, "dets", columns).astype(np.float64)
+    start, end, score = map(columns.split(", ").index, ("start", "end", "score"))
     segments = _checks.as_segments(rows[:, [start, end]], "dets")
     scores = _checks.as_values(rows[:, score], len(rows), "dets")
     _checks.as_number(sigma, "sigma", above=0.0)

@@ -16,6 +16,7 @@ except ModuleNotFoundError as _error:
 
 from torch import Tensor
 
+from .. import _checks
 from .. import torch as tpt
 
 AREA_EPS = 1e-6  # what the original adds to every length
@@ -25,10 +26,13 @@ Kept = tuple[Tensor, Tensor, Tensor]
 
 def hard(segs: Tensor, scores: Tensor, threshold: float, idxs: Tensor | None = None, eps: float = AREA_EPS) -> Tensor:
     """Rows that stay, best score first; reaching the threshold is enough to go."""
-    if threshold > 0:
-        return tpt.nms(segs, scores, tiou_threshold=float(threshold), idxs=idxs, inclusive=True, area_eps=eps)
-    order = torch.sort(scores, descending=True, stable=True).indices  # every pair reaches it: the best one stays
-    return order[:1] if idxs is None else order[_firsts(idxs[order])]
+    threshold = _checks.as_number(threshold, "iou_threshold")
+    if 0 < threshold <= 1:
+        return tpt.nms(segs, scores, tiou_threshold=threshold, idxs=idxs, inclusive=True, area_eps=eps)
+    order = tpt.nms(segs, scores, tiou_threshold=1.0)  # all of them: no pair is above 1
+    if threshold > 1 or not len(order):
+        return order
+    return order[:1] if idxs is None else order[_firsts(idxs[order])]  # every pair reaches it: the best one stays
 
 
 def _firsts(idxs: Tensor) -> Tensor:
@@ -89,7 +93,7 @@ def write_dets(dets: Tensor, segs: Tensor, keep: Tensor, new_scores: Tensor) -> 
     if dets.ndim != 2 or dets.shape[1] != 3 or len(dets) < len(keep):
         raise ValueError(f"`dets` must have shape ({len(segs)}, 3), got shape {tuple(dets.shape)}")
     with torch.no_grad():
-        dets[: len(keep), :2] = segs[keep].to(dets)
+        dets[: len(keep), :2] = segs[keep].reshape(-1, 2).to(dets)
         dets[: len(keep), 2] = new_scores.to(dets)
 
 
@@ -103,7 +107,7 @@ def nms_op(segs: Tensor, scores: Tensor, cls_idxs: Tensor, threshold: float, min
     with torch.no_grad():
         rows = above(segs, scores, min_score)
         keep = rows[hard(segs[rows], scores[rows], threshold)][: max_num if max_num > 0 else None]
-        return segs[keep], scores[keep], cls_idxs[keep]
+        return segs[keep].reshape(-1, 2), scores[keep], cls_idxs[keep]
 
 
 def soft_nms_op(segs: Tensor, scores: Tensor, cls_idxs: Tensor, max_num: int, **options: Any) -> Kept:
@@ -111,7 +115,7 @@ def soft_nms_op(segs: Tensor, scores: Tensor, cls_idxs: Tensor, max_num: int, **
     with torch.no_grad():
         limit = max_num if max_num > 0 else None
         keep, new_scores = soft(segs, scores, limit=limit, **options)
-        return segs[keep][:limit], new_scores[:limit].to(segs.dtype), cls_idxs[keep][:limit]
+        return segs[keep][:limit].reshape(-1, 2), _as(new_scores[:limit], segs), cls_idxs[keep][:limit]
 
 
 def batched_nms(
@@ -137,13 +141,19 @@ def batched_nms(
             keep = rows[hard(segs[rows], scores[rows], options["threshold"], None if groups is None else groups[rows])]
             new_scores = scores[keep]
         # the most rows of a class are the most of all of them, so one cut at the end does both
-        new_segs, keep, new_scores = segs[keep][:max_seg_num], keep[:max_seg_num], new_scores[:max_seg_num]
+        keep, new_scores = keep[:max_seg_num], new_scores[:max_seg_num]
+        new_segs = segs[keep].reshape(-1, 2)
         if not multiclass and voting_thresh > 0:
             new_segs = vote(new_segs, segs, scores, voting_thresh, times_iou)
-        return new_segs, new_scores.to(segs.dtype), cls_idxs[keep]
+        return new_segs, _as(new_scores, segs), cls_idxs[keep]
 
 
 def vote(nms_segs: Tensor, all_segs: Tensor, all_scores: Tensor, threshold: float, times_iou: bool) -> Tensor:
     with torch.no_grad():
         voted = tpt.segment_voting(nms_segs, all_segs, all_scores, tiou_threshold=float(threshold), times_iou=times_iou)
-        return voted.to(all_segs.dtype)
+        return _as(voted, all_segs)
+
+
+def _as(values: Tensor, segs: Tensor) -> Tensor:
+    """In the dtype of the segments; whole numbers cannot hold scores and means."""
+    return values.to(segs.dtype) if segs.is_floating_point() else values

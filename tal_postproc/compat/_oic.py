@@ -16,13 +16,10 @@ from ..pipeline import PostProcessor
 from ..proposals import oic_scores, upsample_tcam
 from ..suppression import nms as core_nms
 from ..types import Video
+from ._rows import as_rows, plain
 
-Rows = list[list[Any]]  # [class, score, start, end]
-
-
-def plain(value: Any) -> NDArray[Any]:
-    """The array of a tensor on any device, or of an array."""
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+COLUMNS = "class, score, start, end"
+Rows = list[list[Any]]  # of these columns
 
 
 def upgraded(arr: ArrayLike, scale: int) -> Float:
@@ -107,7 +104,7 @@ def keep_plus_one(rows: NDArray[Any], thresh: float) -> Int:
 
     IoU in which lengths and intersections are 1 longer, in whatever unit; a row goes at the threshold.
     """
-    last = len(rows) - 1
+    thresh, last = _checks.as_number(thresh, "thresh"), len(rows) - 1
     if not 0.0 < thresh <= 1.0:  # at 0 all others go, above 1 none
         order = last - np.argsort(-rows[::-1, 1], kind="stable")
         return order[:1] if thresh <= 0.0 else order
@@ -115,19 +112,9 @@ def keep_plus_one(rows: NDArray[Any], thresh: float) -> Int:
     return last - core_nms(segments, scores, tiou_threshold=thresh, length_offset=1.0, inclusive=True)
 
 
-def as_rows(proposals: ArrayLike, name: str = "proposals") -> NDArray[Any]:
-    """(N, 4) array of rows [class, score, start, end]; an empty list has none."""
-    rows = _checks.as_real(proposals, name)
-    if not rows.size:
-        return np.empty((0, 4))
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        raise ValueError(f"`{name}` must have shape (N, 4), rows [class, score, start, end], got shape {rows.shape}")
-    return rows
-
-
 def kept_rows(proposals: ArrayLike, thresh: float) -> list[list[float]]:
     """`nms` of the family."""
-    rows = as_rows(proposals)
+    rows = as_rows(proposals, "proposals", COLUMNS)
     return rows[keep_plus_one(rows, thresh)].tolist()
 
 

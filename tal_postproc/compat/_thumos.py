@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .. import presets
 from .._checks import Float, Int
@@ -19,6 +19,7 @@ from ..formats import read_wtalc_annotations
 from ..pipeline import PostProcessor
 from ..suppression import nms
 from ..types import Segments, Video
+from ._rows import as_rows
 
 StrPath = str | PathLike[str]
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -110,6 +111,11 @@ def best_first(per_class: Iterable[Float]) -> list[Float]:
     return [rows[np.argsort(-rows[:, -1], kind="stable")] for rows in per_class]
 
 
+def all_maps(found: Sequence[ArrayLike], truth: Truth, args: Any) -> tuple[list[float], list[float]]:
+    """What `getDetectionMAP` of RSKP, FAC-Net and GauFuse returns: mAPs in percent, and their tIoUs."""
+    return list(localization_map(found, IOUS, truth, snippets_per_second(args))), list(IOUS)
+
+
 def localization_map(
     seg_preds: Sequence[ArrayLike],
     thresholds: Sequence[float],
@@ -135,13 +141,7 @@ def localization_map(
 
 def suppress(segs: ArrayLike, threshold: float, idxs: ArrayLike | None = None) -> Int:
     """NMS of rows [video, start, end, score] over the candidate's length with "+1"; the last of equal scores first."""
-    rows = as_rows(segs, 4)[::-1]
+    rows = as_rows(segs, "segs", "video, start, end, score")[::-1]
     groups = None if idxs is None else np.asarray(idxs)[::-1]
     options: Any = {"overlap": "candidate", "length_offset": 1.0, "idxs": groups}
     return len(rows) - 1 - nms(rows[:, 1:3], rows[:, 3], tiou_threshold=threshold, **options)
-
-
-def as_rows(segs: ArrayLike, columns: int) -> NDArray[Any]:
-    """Rows with at least so many columns; nothing becomes no rows."""
-    rows = np.asarray(segs)
-    return rows if rows.size else np.empty((0, columns))

@@ -144,7 +144,7 @@ def soft_nms(segments: Tensor, overlap: float = 0.3, sigma: float = 0.5, top_k: 
     (tensor([[ 5.0000, 15.0000,  0.9000],
             [20.0000, 30.0000,  0.5000]], dtype=torch.float64), 2)
     """
-    start, end, score = segments.detach().cpu().numpy().astype(np.float64).T.copy()
+    start, end, score = segments.detach().cpu().double().numpy().T.copy()
     left = np.ones(len(score), np.bool_)
     kept: list[int] = []
     while left.sum() > 1 and len(kept) < top_k:

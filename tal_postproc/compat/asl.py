@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ..config import Signal
 from ..fusion import fuse_segments
 from . import _oic
+from ._rows import as_rows
 from .basnet import get_proposal_oic, upgrade_resolution
 
 __all__ = ["basnet_nms", "detect", "get_proposal_oic", "instance_selection_function", "upgrade_resolution"]
@@ -53,7 +54,7 @@ def basnet_nms(proposals: ArrayLike, thresh: float, soft_nms: bool = False, nms_
     >>> round(basnet_nms(rows, 0.4, soft_nms=True, nms_alpha=1.0)[2][1], 4)
     0.2943
     """
-    rows = _oic.as_rows(proposals)
+    rows = as_rows(proposals, "proposals", _oic.COLUMNS)
     keep = _oic.keep_plus_one(rows, thresh)
     kept = rows[keep].tolist()
     if not soft_nms or len(keep) == len(rows):

@@ -15,16 +15,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import presets
+from .. import _checks, presets
 from .._checks import Float
 from .._files import atomic_write
 from ..config import Classes, Nms, Pipeline
 from ..evaluation import SNIPPETS_PER_SECOND
 from ..pipeline import PostProcessor
 from ..types import Video
-from ._attention import plain
 from ._evaluator import JsonEvaluator, compute_average_precision_detection, say
 from ._oic import contrast_of, runs_of
+from ._rows import plain
 from .basnet import nms, upgrade_resolution
 from .hamnet import result2json
 
@@ -144,7 +144,8 @@ def get_temp_proposal(
     >>> np.array(row).round(4).tolist()
     [1.0, 0.55, 0.64, 1.28]
     """
-    steps = np.asarray(int_temp_scores, np.float64).reshape(len(np.asarray(int_temp_scores)), len(tempseg_list))
+    steps = _checks.as_values(np.ravel(int_temp_scores), None, "int_temp_scores")
+    steps = steps.reshape(len(int_temp_scores), len(tempseg_list))
     sums = np.vstack([np.zeros((1, steps.shape[1])), np.cumsum(steps, axis=0)])
     found = []
     for i, one in enumerate(tempseg_list):

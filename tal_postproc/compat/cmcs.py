@@ -181,7 +181,7 @@ def mask_to_detections(
     >>> [[int(s), int(e), c, float(score)] for s, e, c, score in mask_to_detections(metric > 0.6, metric, 1, -1)]
     [[2, 4, None, 0.5]]
     """
-    values = np.asarray(metric, np.float64)[:, 0]
+    values = _checks.as_values(np.asarray(metric)[:, 0], None, "metric", per="frame")
     _, start, end = _oic.runs_of([np.flatnonzero(np.asarray(mask)[:, 0])])
     context = 0.25 * (end - start)
     left = np.minimum((start - context).astype(np.int64), start - 1)

@@ -16,7 +16,7 @@ from ..evaluation import SNIPPETS_PER_SECOND
 from ..formats import read_wtalc_annotations
 from ._attention import AMBIGUOUS_LIST, ambiguous_rows, attended, prediction_table, soft_nms_rows, text
 from ._evaluator import Evaluator, compute_average_precision_detection, say, table
-from ._oic import proposal_lists
+from ._oic import COLUMNS, proposal_lists
 
 __all__ = [
     "ANETdetection",
@@ -58,7 +58,7 @@ def soft_nms(dets: ArrayLike, iou_thr: float = 0.7, method: str = "gaussian", si
     >>> [[round(x, 3) for x in row] for row in soft_nms([[3, 0.9, 0, 9], [3, 0.8, 0, 9], [3, 0.5, 20, 29]])]
     [[3.0, 0.9, 0.0, 9.0], [3.0, 0.5, 20.0, 29.0], [3.0, 0.029, 0.0, 9.0]]
     """
-    return soft_nms_rows(dets, (2, 3, 1), iou_thr, method, sigma)
+    return soft_nms_rows(dets, COLUMNS, iou_thr, method, sigma)
 
 
 def get_proposal_oic_2(

@@ -181,7 +181,7 @@ def getSingleStreamDetectionMAP(
     """
     truth = _thumos.read_truth(annotation_path)
     found = _detect(truth, vid_preds, frm_preds, _thumos.thresholds_of(args), args)
-    return _maps(found, truth, args)
+    return _thumos.all_maps(found, truth, args)
 
 
 def getTwoStreamDetectionMAP(
@@ -227,9 +227,4 @@ def getTwoStreamDetectionMAP(
     dimmed = [np.asarray(tcam) * 0.1 for tcam in rgb_frm_preds]
     rgb = _detect(truth, rgb_vid_preds, dimmed, thresholds * 0.1, args)
     flow = _detect(truth, flow_vid_preds, flow_frm_preds, thresholds, args)
-    return _maps(IntergrateSegs(rgb, flow, 0.9, args), truth, args)
-
-
-def _maps(found: list[np.ndarray], truth: Truth, args: Any) -> tuple[list[float], list[float]]:
-    maps = _thumos.localization_map(found, _thumos.IOUS, truth, _thumos.snippets_per_second(args))
-    return list(maps), list(_thumos.IOUS)
+    return _thumos.all_maps(IntergrateSegs(rgb, flow, 0.9, args), truth, args)

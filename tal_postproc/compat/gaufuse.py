@@ -22,6 +22,7 @@ from ..linpro import linpro_label_map, margin_bounds
 from ..pipeline import PostProcessor
 from ..types import MissingExtraError, Segments, Video
 from . import _thumos
+from ._rows import as_rows
 from ._thumos import StrPath, Truth
 from .rskp import getLocMAP
 
@@ -159,8 +160,7 @@ def getDetectionMAP(
     """
     truth = _thumos.read_truth(annotation_path)
     found = _detect(truth, vid_preds, frm_preds, _thumos.thresholds_of(args), args)
-    maps = _thumos.localization_map(found, _thumos.IOUS, truth, _thumos.snippets_per_second(args))
-    return list(maps), list(_thumos.IOUS)
+    return _thumos.all_maps(found, truth, args)
 
 
 # ----------------------------------------------------------------------------------------------- suppression and fusion
@@ -199,7 +199,7 @@ def NonMaximumSuppression(
     >>> [int(row) for row in pick], refined
     ([0], [[3.0, 1.0, 10.0, 0.45]])
     """
-    rows = _thumos.as_rows(segs, 5)
+    rows = as_rows(segs, "segs", "video, start, end, score, inner")
     pick, refined = prediction_fuse_module(rows[:, 1:], overlapThresh, T=T)
     return pick, [[float(rows[row, 0]), *fused] for row, fused in zip(pick, refined)]
 
@@ -250,7 +250,7 @@ def prediction_fuse_module(
     >>> [int(row) for row in pick], refined
     ([0, 2], [[1.0, 10.0, 0.45], [20.0, 30.0, 0.1]])
     """
-    rows = _thumos.as_rows(segs, 4)[::-1]
+    rows = as_rows(segs, "segs", "start, end, score, inner")[::-1]
     fused = fuse_segments(
         rows[:, :2],
         rows[:, 2],
@@ -371,7 +371,7 @@ def compute_score_matrix(segment: ArrayLike, vid_lens: int) -> tuple[np.ndarray,
     >>> compute_score_matrix([[2, 5, 0.4]], 9)
     (array([[ 0., -1.,  1.,  1.,  1., -1.,  0.,  0.,  0.]]), array([0.4]))
     """
-    rows = _thumos.as_rows(segment, 3)
+    rows = as_rows(segment, "segment", "start, end, score")
     left, start, stop, right = margin_bounds(_checks.as_segments(rows[:, :2]), vid_lens, _LINPRO).T[:, :, None]
     snippet = np.arange(vid_lens)
     inside = (start <= snippet) & (snippet < stop)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..config import Classes, TopKMean
-from ._attention import attended, plain
+from ._attention import attended
 from ._evaluator import JsonEvaluator, compute_average_precision_detection, table
 from ._oic import seconds_per_step
+from ._rows import plain
 from .co2net import proposals_of, soft_nms
 
 __all__ = [

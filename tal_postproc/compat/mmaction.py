@@ -20,6 +20,7 @@ from ..overlap import tiou_matrix
 from ..suppression import soft_nms as _soft_nms
 from ..types import Segments
 from ._evaluator import by_class, say
+from ._rows import as_rows
 
 __all__ = [
     "ActivityNetLocalization",
@@ -124,11 +125,7 @@ def soft_nms(
 
 
 def _proposals(value: Any) -> NDArray[Any]:
-    rows = _checks.as_real(value, "proposals")
-    if rows.size == 0 and rows.ndim < 2:
-        rows = rows.reshape(0, 3)
-    if rows.ndim != 2 or rows.shape[1] < 3:
-        raise ValueError(f"`proposals` must have shape (N, 3) or more columns, got shape {rows.shape}")
+    rows = as_rows(value, "proposals", "start, end, score")
     return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, softmax
 
 from .._checks import Float
 from ..overlap import tiou_matrix
 from ..suppression import nms
-from ._attention import ambiguous_rows, decayed, plain, prediction_table, soft_nms_rows, text
+from ._attention import ambiguous_rows, decayed, prediction_table, soft_nms_rows, text
 from ._evaluator import Evaluator, compute_average_precision_detection, say
+from ._rows import plain
 from .co2net import filter_segments, rounded_ground_truth
 
 __all__ = [
@@ -31,7 +33,7 @@ def soft_nms(dets: ArrayLike, iou_thr: float = 0.7, method: str = "gaussian", si
     >>> [[round(x, 3) for x in row] for row in soft_nms([[0, 9, 3, 0.9], [0, 9, 3, 0.8], [20, 29, 3, 0.5]])]
     [[0.0, 9.0, 3.0, 0.9], [20.0, 29.0, 3.0, 0.5], [0.0, 9.0, 3.0, 0.029]]
     """
-    return soft_nms_rows(dets, (0, 1, 3), iou_thr, method, sigma)
+    return soft_nms_rows(dets, "start, end, class, score", iou_thr, method, sigma)
 
 
 def get_prediction(
@@ -77,11 +79,11 @@ def get_prediction(
     >>> prediction["score"].round(4).tolist(), pred.tolist(), scores.round(4).tolist()
     ([0.15, 0.15, 0.15, 0.15], [0, 1], [0.3333, 0.3333])
     """
-    cas = 0.5 * _softmax(plain(data_dict["prop_v_cas"])[0]) + 0.5 * _softmax(plain(data_dict["prop_f_cas"])[0])
-    attention, overlap = (
-        0.5 * _sigmoid(plain(data_dict[f"prop_v_{name}"])[0]) + 0.5 * _sigmoid(plain(data_dict[f"prop_f_{name}"])[0])
-        for name in ("attn", "iou")
-    )
+    logits = {
+        name: [plain(data_dict[f"prop_{stream}_{name}"])[0] for stream in "vf"] for name in ("cas", "attn", "iou")
+    }
+    cas = np.mean(softmax(logits["cas"], axis=2), axis=0)
+    attention, overlap = (np.mean(expit(logits[name]), axis=0) for name in ("attn", "iou"))
     proposals = plain(dataset.proposals[list(dataset.videonames).index(vid_name)]).reshape(-1, 2)
     video_scores = ((cas * attention).sum(axis=0) / (attention.sum(axis=0) + 1e-6))[:-1]
     pred = np.flatnonzero(video_scores >= args.threshold_cls)
@@ -98,15 +100,6 @@ def get_prediction(
     kind = getattr(data_dict["prop_v_cas"], "detach", lambda: data_dict["prop_v_cas"])()
     dtype = np.float32 if "float32" in str(getattr(kind, "dtype", "")) else np.float64
     return table, pred, video_scores.astype(dtype)
-
-
-def _softmax(logits: Float) -> Float:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _sigmoid(logits: Float) -> Float:
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
 def pseudo_instances(proposals: Any, attention: Any, gamma: float) -> Any:

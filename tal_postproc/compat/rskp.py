@@ -224,5 +224,4 @@ def getDetectionMAP(
     """
     truth = _thumos.read_truth(annotation_path)
     found = _detect(truth, vid_preds, frm_preds, _thumos.thresholds_of(args), args)
-    maps = _thumos.localization_map(found, _thumos.IOUS, truth, _thumos.snippets_per_second(args))
-    return list(maps), list(_thumos.IOUS)
+    return _thumos.all_maps(found, truth, args)

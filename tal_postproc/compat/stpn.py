@@ -16,6 +16,7 @@ from .. import suppression
 from .._checks import Float
 from . import _oic
 from ._oic import Rows
+from ._rows import as_rows
 from .basnet import ANETdetection, upgrade_resolution
 
 __all__ = [
@@ -149,7 +150,7 @@ def nms_prop(arr: ArrayLike) -> NDArray[np.int32]:
     >>> nms_prop([[3, 0.5, 0, 10], [3, 0.9, 0, 9], [3, 0.4, 20, 30]])
     array([1, 2], dtype=int32)
     """
-    rows = _oic.as_rows(arr, "arr")
+    rows = as_rows(arr, "arr", _oic.COLUMNS)
     return suppression.nms(rows[:, 2:4], rows[:, 1], tiou_threshold=0.5, max_detections=1000).astype(np.int32)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import _oic
 from ._oic import Rows
+from ._rows import plain
 from .basnet import ANETdetection, nms, upgrade_resolution
 
 __all__ = ["ANETdetection", "detect", "get_proposal_oic", "minmax_norm", "nms", "upgrade_resolution"]
@@ -134,7 +135,7 @@ def detect(
     [1.0, 0.99, 1.44, 3.71]
     """
     scores = _oic.only_one(score_act, "score_act", 2)
-    cas, magnitude = _oic.only_one(cas_softmax, "cas_softmax", 3), _oic.plain(feat_magnitudes)
+    cas, magnitude = _oic.only_one(cas_softmax, "cas_softmax", 3), plain(feat_magnitudes)
     magnitude = _oic.only_one(magnitude, "feat_magnitudes", 2 if magnitude.ndim == 2 else 3)
     if not (scores >= config.class_thresh).any():
         scores, cas = scores[:1], cas[:, :1]
