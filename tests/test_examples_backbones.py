@@ -240,17 +240,18 @@ def test_a_recipe_trains_a_backbone_as_published(small):
             recipe.reduction,
             recipe.optimizer.defaults["betas"][1],
             recipe.optimizer.defaults["weight_decay"],
+            recipe.optimizer.defaults["lr"],
             recipe.backbone.length,
         )
         for name in NAMES
         for recipe in [recipe_of(small, plain.Plain, name)]
     }
     assert trained == {
-        "rskp": (10, "sum", 0.99, 5e-4, None),
-        "stpn": (6, "mean", 0.999, 0.0, 400),
-        "bm": (16, "mean", 0.999, 5e-4, 400),
-        "wum": (16, "mean", 0.999, 5e-4, 750),
-        "facnet": (10, "sum", 0.99, 5e-3, None),
+        "rskp": (10, "sum", 0.99, 5e-4, 1e-3, None),
+        "stpn": (6, "mean", 0.999, 0.0, 1e-3, 400),
+        "bm": (16, "mean", 0.999, 5e-4, 1e-3 * 2048 / 16, 400),  # there are 16 features
+        "wum": (16, "mean", 0.999, 5e-4, 1e-3, 750),
+        "facnet": (10, "sum", 0.99, 5e-3, 1e-3, None),
     }
 
 

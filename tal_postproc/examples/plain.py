@@ -52,7 +52,10 @@ class Plain(Recipe):
         self.prepare()
         self.networks.to(device)
         self.optimizer = torch.optim.Adam(
-            self.networks.parameters(), profile.learning_rate, betas=kind.betas, weight_decay=kind.weight_decay
+            self.networks.parameters(),
+            profile.learning_rate * self.backbone.pace,
+            betas=kind.betas,
+            weight_decay=kind.weight_decay,
         )
 
     def prepare(self) -> None:

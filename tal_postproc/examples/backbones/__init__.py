@@ -71,6 +71,7 @@ class Backbone(nn.Module, ABC):
     reduction: ClassVar[Literal["sum", "mean"]] = "sum"  # of the gradients of a batch
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     weight_decay: ClassVar[float] = 5e-4
+    pace: float = 1.0  # times the profile's learning rate
     width: int  # of the embedding
     pipeline: Pipeline  # makes detections of `maps`, background included if they have it
 
