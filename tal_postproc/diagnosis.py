@@ -252,7 +252,7 @@ def ceilings(
     ground_truth: Segments,
     pipeline: Pipeline,
     *,
-    tiou_thresholds: ArrayLike | str = "0.1:0.7",
+    tiou_thresholds: ArrayLike | str | None = None,
     protocol: str | None = None,
     ambiguous: Segments | Mapping[str, Any] | None = None,
     snippets_per_second: float = SNIPPETS_PER_SECOND,
@@ -284,10 +284,12 @@ def ceilings(
         needs its ``seconds_per_snippet``.
     pipeline : Pipeline
         For example ``presets.get("rskp")``.
-    tiou_thresholds, ambiguous, snippets_per_second
-        As in `mean_average_precision`.
+    tiou_thresholds : (I,) array_like or str, optional
+        As in `mean_average_precision`.  Default: those of the pipeline, "0.1:0.7" where it has none.
     protocol : str, optional
         Default: that of the pipeline.
+    ambiguous, snippets_per_second
+        As in `mean_average_precision`.
     background_threshold : float, default 0.1
         In (0, 1].
     num_threads : int, optional
@@ -325,11 +327,12 @@ def ceilings(
         raise TypeError(f"`pipeline` must be a config.Pipeline (see presets.get), got {type(pipeline).__name__}")
     beta = _checks.as_number(background_threshold, "background_threshold", above=0.0, at_most=1.0)
     protocol = pipeline.protocol if protocol is None else protocol
+    tious = pipeline.tiou_thresholds or "0.1:0.7" if tiou_thresholds is None else tiou_thresholds
     rate, all_videos = snippets_per_second, list(videos)
 
     def run(chain: Pipeline) -> Matched:
         found = _detect(chain, all_videos, ground_truth, protocol, num_threads)
-        return match_all(found, ground_truth, tiou_thresholds, protocol, ambiguous, rate)
+        return match_all(found, ground_truth, tious, protocol, ambiguous, rate)
 
     def evaluate(one: Matched, chosen: Any, segments: Float, scores: Float) -> MeanAveragePrecision:
         """Of the chosen ones of the ordered detections, as they are or changed."""
@@ -342,7 +345,7 @@ def ceilings(
             "unit": "snippet" if one.rule.unit == "snippet" else one.found.unit,
         }
         truth = ground_truth.replace(video_ids=())
-        options: dict[str, Any] = {"tiou_thresholds": tiou_thresholds, "protocol": protocol, "empty_class": "zero_ap"}
+        options: dict[str, Any] = {"tiou_thresholds": tious, "protocol": protocol, "empty_class": "zero_ap"}
         return mean_average_precision(changed, truth, snippets_per_second=rate, **options)
 
     plain, known = run(pipeline), run(replace(pipeline, classes=None))

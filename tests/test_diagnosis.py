@@ -258,6 +258,18 @@ def test_ceilings_options_reach_the_evaluation():
     assert wrong_rate.results["as it is"].average < right_rate.results["as it is"].average == 1.0
 
 
+def test_ceilings_take_the_thresholds_of_the_pipeline_unless_given():
+    truth = Segments([[0, 4]], unit="second", video_ids=["v"])
+    high = replace(pipeline(0.5), tiou_thresholds=(0.6, 0.8))
+    for chain, given, expected in [
+        (high, {}, [0.6, 0.8]),
+        (high, {"tiou_thresholds": [0.5]}, [0.5]),
+        (pipeline(0.5), {}, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+    ]:
+        result = diagnosis.ceilings([one_map([1, 1, 0])], truth, chain, **given)
+        assert {tuple(one.tiou_thresholds) for one in result.results.values()} == {tuple(expected)}
+
+
 def test_ceilings_table():
     video = one_map([0.9, 0, 0, 0.6, 0.6, 0, 0, 0])
     truth = Segments([[6, 10]], unit="second", video_ids=["v"])

@@ -237,6 +237,20 @@ def test_nothing_better_leaves_the_start():
     assert result.within_noise
 
 
+def test_thresholds_of_the_overlap_are_those_of_the_pipeline_unless_given():
+    high = replace(RSKP, tiou_thresholds=(0.6, 0.8))
+    found = detections(RSKP)
+    for start, given, expected in [
+        (high, {}, (0.6, 0.8)),
+        (high, {"tiou_thresholds": [0.5]}, (0.5,)),
+        (replace(high, tiou_thresholds=()), {}, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
+    ]:
+        result = tune(DATA.videos, TRUTH, start, {"margin.scale": [0.1]}, folds=2, num_resamples=2, **given)
+        whole = tpp.mean_average_precision(found, TRUTH, tiou_thresholds=expected, empty_class="zero_ap")
+        assert result.tiou_thresholds == expected
+        assert_allclose(result.baseline.score, whole.average, rtol=1e-12)
+
+
 # ------------------------------------------------------------------ how it is computed changes nothing
 @pytest.mark.parametrize("preset", ["rskp", "cola"])
 def test_reuse_threads_and_pieces_change_nothing(preset, monkeypatch):
@@ -547,6 +561,7 @@ def test_tune_then_detect(tcams, tmp_path, capsys):
     assert result == tune(DATA.videos, TRUTH, PLAIN, space, protocol="activitynet")
     assert f"{100 * result.ranked()[0].score:.2f}" in printed.splitlines()[3]
     assert result.verdict in printed
+    assert "protocol 'activitynet', mean over tIoU 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7" in printed
     assert "refused: 6 settings, such as thresholds.last=0.0 margin.scale=0.1" in printed
     assert "<svg" in (tmp_path / "s.svg").read_text()
     assert run("detect", tcams, "--preset", tuned, "-o", found) == 0

@@ -33,7 +33,7 @@ def tune(args: argparse.Namespace) -> None:
         method=args.method,
         evaluations=args.evaluations,
         folds=args.folds,
-        tiou_thresholds=tiou(args.tiou),
+        tiou_thresholds=None if args.tiou is None else tiou(args.tiou),
         protocol=args.protocol,
         ambiguous=ambiguous,
         seed=args.seed,
@@ -42,7 +42,9 @@ def tune(args: argparse.Namespace) -> None:
     )
     elapsed = time.perf_counter() - started
     print(_table(result))
-    print(f"\n{len(result.table)} settings on {len(videos)} videos in {elapsed:.1f} s, protocol {result.protocol!r}")
+    tious = ", ".join(map("{:g}".format, result.tiou_thresholds))
+    print(f"\n{len(result.table)} settings on {len(videos)} videos in {elapsed:.1f} s")
+    print(f"protocol {result.protocol!r}, mean over tIoU {tious}")
     print(f"{result.verdict} (points of mAP, on held-out folds)")
     reasons = [reason for _, reason in result.refused]
     for reason in dict.fromkeys(reasons):
@@ -162,7 +164,7 @@ def register(commands: Commands[Parser]) -> None:
     command.add_argument("--folds", type=int, default=5, help="parts that the videos are held out in (default 5)")
     command.add_argument("--seed", type=int, default=0, help="of folds, resamples and methods (default 0)")
     command.add_argument("--protocol", help=f"default: that of the preset; one of {', '.join(PROTOCOLS)}")
-    command.add_argument("--tiou", default="0.1:0.7", help="0.1:0.7 (default), 0.5:0.95, or numbers such as 0.3,0.5")
+    command.add_argument("--tiou", help="default: those of the preset; 0.1:0.7, 0.5:0.95, or numbers such as 0.3,0.5")
     command.add_argument("--keep-ambiguous", action="store_true", help="do not leave out detections on ambiguous spans")
     command.add_argument("--seconds-per-snippet", type=float, help="for videos of which the file does not know it")
     command.add_argument(

@@ -122,7 +122,7 @@ def tune(
     method: Literal["grid", "random", "optuna"] = "grid",
     evaluations: int | None = None,
     folds: int = 5,
-    tiou_thresholds: ArrayLike | str = "0.1:0.7",
+    tiou_thresholds: ArrayLike | str | None = None,
     protocol: str | None = None,
     ambiguous: Segments | None = None,
     snippets_per_second: float = SNIPPETS_PER_SECOND,
@@ -159,10 +159,12 @@ def tune(
         How many settings "random" and "optuna" try; fewer where there are no more.
     folds : int, default 5
         At least 2.  A video is in one fold; the videos of every class are spread over the folds evenly.
-    tiou_thresholds, ambiguous, snippets_per_second
-        As in `mean_average_precision`, which gives the mAP with ``empty_class="zero_ap"``.
+    tiou_thresholds : (I,) array_like or str, optional
+        As in `mean_average_precision`.  Default: those of the pipeline, "0.1:0.7" where it has none.
     protocol : str, optional
         Default: that of the pipeline.
+    ambiguous, snippets_per_second
+        As in `mean_average_precision`, which gives the mAP with ``empty_class="zero_ap"``.
     num_resamples : int, default 100
         For the spreads, at least 2.
     seed : int, default 0
@@ -222,7 +224,7 @@ def tune(
         Shared(videos, _checks.as_count(cache_bytes, "cache_bytes")),
         truth,
         (
-            _as_thresholds(tiou_thresholds),
+            _as_thresholds(pipeline.tiou_thresholds or "0.1:0.7" if tiou_thresholds is None else tiou_thresholds),
             protocol,
             None if ambiguous is None else _aligned(ambiguous, videos, "ambiguous"),
         ),
