@@ -113,18 +113,20 @@ class Gaufuse(rskp.Rskp):
             stages = self.own_pipeline.stages
         return replace(pipeline, stages=stages)
 
-    def _make_refresher(self, number: int) -> LabelRefresher:
-        """The one that makes refresh `number`, counted from 0."""
-        schedule = SCHEDULES[self.options["schedule"]]
+    def label_pipeline(self, number: int) -> Pipeline:
+        """Makes the instances of refresh `number`, counted from 0."""
         temperature = self.options["label_temperature"]
         if temperature is None and self.options["schedule"] == "code":
             temperature = CODE_TEMPERATURES[min(number, len(CODE_TEMPERATURES) - 1)]
         pipeline = self._ending(self._preset(True), "instances", temperature)
+        known = self.options["known_classes"]  # else the background is one class more
+        return pipeline if known else replace(pipeline, background="none", num_classes=None)
+
+    def _make_refresher(self, number: int) -> LabelRefresher:
+        schedule = SCHEDULES[self.options["schedule"]]
         known = dict(zip(self.data.ids, self.data.labels))
-        if not self.options["known_classes"]:
-            pipeline = replace(pipeline, background="none", num_classes=None)
         return LabelRefresher(
-            pipeline,
+            self.label_pipeline(number),
             self.data.num_classes + (not self.options["known_classes"]),
             known_labels=known if self.options["known_classes"] else None,
             total_epochs=self.profile.epochs,
