@@ -80,7 +80,7 @@ class Rskp(Plain):
         "smoke": Profile(
             num_train=12, num_test=6, num_classes=3, num_rgb=16, num_flow=16, width=32, epochs=4, options=OPTIONS
         ),
-        "default": Profile(options=OPTIONS, epochs=60, learning_rate=5e-4),
+        "default": Profile(options=OPTIONS, epochs=60, learning_rate=2e-3),
         "paper": Profile(options=OPTIONS, width=2048, epochs=200, learning_rate=5e-5),
     }
     terms: ClassVar[tuple[str, ...]] = ("classification", "extra", "pseudo")
