@@ -165,7 +165,8 @@ def _basnet_family() -> dict[str, Pipeline]:
             classes=Classes(threshold=0.25, inclusive=False),
             stages=_in_seconds(0.7),
             tiou_thresholds=_WIDE,
-            provenance="Pilhyeon/BaSNet-pytorch, test.py: test",
+            provenance="Pilhyeon/BaSNet-pytorch, test.py: test; there a score of 0.25 itself passes, and a video of "
+            "class 0 alone has nothing (compat.basnet.detect)",
         ),
         "um_thumos": replace(
             base,
@@ -181,7 +182,8 @@ def _basnet_family() -> dict[str, Pipeline]:
             classes=_ARGMAX_20,
             stages=_in_seconds(0.6),
             provenance="Pilhyeon/WTAL-Uncertainty-Modeling, test.py: test; maps cas (softmax) and magnitude: of the "
-            "features, between the video's own ends and limited to [0, 1]",
+            "features, between the video's own ends and limited to [0, 1]; where no class passes, its code searches "
+            "class 0, not the best one (compat.um.detect)",
         ),
         "lacp_thumos": replace(
             base,
@@ -224,7 +226,8 @@ def _basnet_family() -> dict[str, Pipeline]:
             background="none",
             tiou_thresholds=_WIDE,
             provenance="layer6ai-labs/ASL, inference_thumos.py: inference, without its soft suppression; "
-            "maps cas (softmax), flow_act and rgb_act",
+            "maps cas (softmax), flow_act and rgb_act; margins of 0.25 n, where its code hands over 0.2 "
+            "(compat.asl.detect)",
         ),
     }
 

@@ -115,7 +115,7 @@ def detect(score_supp: Any, combined_cas: Any, vid_num_seg: float, config: Any) 
     -----
     As published: `config.gamma` arrives in the place of `lambda_`, so that it is the margin (0.2 of the run by default)
     while the video score's weight stays 0.2.  Classes of at least `class_thresh`, else the best one.  What differs: it
-    is computed in float64.  It is the preset ``"asl_thumos"`` with the numbers of `config`.
+    is computed in float64.  It is the preset ``"asl_thumos"``, whose own margin is 0.25, with the numbers of `config`.
 
     Examples
     --------

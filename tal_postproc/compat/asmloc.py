@@ -145,7 +145,7 @@ def get_temp_proposal(
     [1.0, 0.55, 0.64, 1.28]
     """
     steps = _checks.as_values(np.ravel(int_temp_scores), None, "int_temp_scores")
-    steps = steps.reshape(len(int_temp_scores), len(tempseg_list))
+    steps = steps.reshape(len(np.asarray(int_temp_scores)), len(tempseg_list))
     sums = np.vstack([np.zeros((1, steps.shape[1])), np.cumsum(steps, axis=0)])
     found = []
     for i, one in enumerate(tempseg_list):

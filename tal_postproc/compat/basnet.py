@@ -185,7 +185,8 @@ def detect(score_supp: Any, cas_supp: Any, vid_num_seg: float, config: Any) -> l
     As published: classes of at least `class_thresh`, whose score then counts as 1, so that every proposal gets the same
     0.2; none at all where class 0 alone is searched, because the question is ``pred.any()`` of the class numbers.
     What differs: it is computed in float64, and a class without proposals is left out (the original stops with an
-    IndexError).  It is the preset ``"basnet_thumos"`` with the numbers of `config`.
+    IndexError).  It is the preset ``"basnet_thumos"``, which searches classes *above* the threshold and has no rule for
+    class 0, with the numbers of `config`.
 
     Examples
     --------

@@ -120,7 +120,8 @@ def detect(
     -----
     As published: where no class reaches `class_thresh`, class 0 is searched (the original asks for the largest of one
     number).  What differs: it is computed in float64, and a class whose runs are all shorter than 2 steps is left out
-    (the original stops with an IndexError).  It is the preset ``"um_thumos"`` with the numbers of `config`.
+    (the original stops with an IndexError).  It is the preset ``"um_thumos"``, which falls back to the best class, with
+    the numbers of `config`.
 
     Examples
     --------
