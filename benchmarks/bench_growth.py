@@ -15,14 +15,18 @@ import numpy as np
 
 from tal_postproc import (
     PostProcessor,
+    Segments,
     Video,
+    compensate_missing,
     fuse_segments,
     mean_average_precision,
     nms,
+    non_maximum_weighted,
     presets,
     segment_voting,
     soft_nms,
     synthetic,
+    timeline_fusion,
     weighted_segment_fusion,
 )
 
@@ -67,6 +71,23 @@ def _weighted(n: int) -> Call:
     return lambda: weighted_segment_fusion(*lists)
 
 
+def _instances(n: int) -> Segments:
+    segments, scores = make_rows(n)
+    return Segments(segments, scores=scores)
+
+
+def _timeline(n: int) -> Call:
+    rows = _instances(n)
+    snippets = int(rows.segments.max()) + 1
+    return lambda: timeline_fusion(rows, snippets, factor=1)
+
+
+def _missing(n: int) -> Call:
+    rows = _instances(n)
+    kept = rows.select(nms(rows.segments, rows.scores, tiou_threshold=THRESHOLD)[::2])
+    return lambda: compensate_missing(kept, rows, tiou_threshold=THRESHOLD)
+
+
 def _map(n: int) -> Call:
     job = make_job(n, max(1, n // PER_VIDEO))
     detections, truth = contenders.as_segments(job.detections), contenders.as_segments(job.ground_truth)
@@ -86,8 +107,11 @@ FUNCTIONS: dict[str, Callable[[int], Call]] = {
     "nms": _rows(nms, tiou_threshold=THRESHOLD),
     "soft_nms": _rows(soft_nms),
     "fuse_segments": _rows(fuse_segments, tiou_threshold=THRESHOLD, temperature=TEMPERATURE),
+    "non_maximum_weighted": _rows(non_maximum_weighted, tiou_threshold=THRESHOLD),
     "segment_voting": _voting,
     "weighted_segment_fusion": _weighted,
+    "timeline_fusion": _timeline,
+    "compensate_missing": _missing,
     "mean_average_precision": _map,
 }
 

@@ -69,9 +69,8 @@ def _best_overlaps(rows: Segments, others: Segments) -> Float:
     classes, label = np.unique(np.concatenate((rows.labels, others.labels)), return_inverse=True)
     group = np.concatenate((rows.video_index, others.video_index)) * len(classes) + label
     own, other = group[: len(rows)], group[len(rows) :]
-    order = np.argsort(other, kind="stable")
-    first, stop = (np.searchsorted(other[order], own, side) for side in ("left", "right"))
-    return np.asarray(_kernels.best_overlaps(rows.segments, others.segments, order, first, stop))
+    order = np.lexsort((others.segments[:, 0], other))
+    return np.asarray(_kernels.best_overlaps(rows.segments, own, others.segments[order], other[order]))
 
 
 def timeline_fusion(
@@ -247,7 +246,7 @@ def compensate_missing(
     -----
     Missing instance compensation is a part of NoCo [1]_.  That added segments keep each other out, and that classes are
     compared as indices, are our reading, not checked against the authors' code.  Among equal scores the earlier row of
-    the teacher comes first.  O(N log N) and, for each row of the teacher, the kept ones of its video and class.
+    the teacher comes first.  O((N + P) log N) for P pairs that overlap, unless kept segments contain many others.
 
     References
     ----------
@@ -642,7 +641,7 @@ def agreement_weights(segments: Segments, others: Sequence[Segments]) -> Float:
     Notes
     -----
     Ours; that disagreement tells which pseudo labels to trust is behind the uncertainty masks of PseudoFormer
-    (CVPR 2025).  For each row and set, the cost is the number of rows of its video and class.
+    (CVPR 2025).  O((N + P) log N) for P pairs that overlap, unless the other sets' segments contain many others.
 
     Examples
     --------
