@@ -12,6 +12,7 @@ from .data import TrainTest, read_activitynet, read_wtalc
 
 NAMES = {
     "gaufuse": "Gaufuse",
+    "ilg_ptlr": "IlgPtlr",
     "mil": "Mil",
     "plain": "Plain",
     "rskp": "Rskp",
