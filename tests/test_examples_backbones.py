@@ -110,6 +110,25 @@ def test_bm_takes_features_as_they_are():
     assert torch.equal(backbone.embed(features), features)
 
 
+def test_bm_is_tested_on_the_product_of_attention_and_scores_between_its_ends():
+    """A bump of 8 snippets on a floor; class 0 has it in the scores, class 1 in the attention."""
+    backbone, _ = made("bm", num_classes=2)
+    bump = np.where((np.arange(40) >= 16) & (np.arange(40) < 24), 0.9, 0.5)
+    cas = np.stack([np.ones(40), 0.1 * np.ones(40), np.zeros(40)], axis=1)  # the last one is background
+    video = plain.Video("v", {"cas": cas, "attention": bump}, {"video": np.array([0.1, 0.09, 0.81])})
+    (found,) = PostProcessor(backbone.pipeline).process([video])
+    assert found.segments.tolist() == [[16, 24]]
+    assert found.labels.tolist() == [0]
+    assert found.scores.tolist() == [pytest.approx(1.0)]  # inner 1, outer 0: between the ends of the product
+    sloped = np.interp(np.arange(40), [0, 20, 39], [0, 1, 0])
+    (found,) = PostProcessor(backbone.pipeline).process(
+        [plain.Video("v", {"cas": cas, "attention": sloped}, {"video": np.array([0.5, 0.0, 0.5])})]
+    )
+    longest = found.segments[np.argmax(np.diff(found.segments, axis=1))]
+    assert longest.tolist() == [1, 39]  # above 0
+    assert backbone.pipeline.banks[0].thresholds == pytest.approx([0.025 * k for k in range(10)])
+
+
 def test_the_guide_of_bm_teaches_the_attention_alone():
     backbone, embedding = made("bm")
     backbone.losses(backbone.head(embedding), LABELS)["guide"].backward()
@@ -186,6 +205,7 @@ def test_facnet_against_its_formulas():
     assert_losses(backbone, output, losses)
     maps, _ = backbone.maps(output)
     np.testing.assert_allclose(maps["cas"].detach(), [oracle.softmax(list(row)) for row in logits])
+    assert backbone.pipeline.to_dict() == {**presets.get("facnet_thumos").to_dict(), "num_classes": 3}
 
 
 # ------------------------------------------------------------------------------------------------------- all of them
