@@ -217,7 +217,7 @@ def small():
 
 
 def recipe_of(small, epochs=40, **options):
-    profile = engine.Profile(width=8, epochs=epochs, options={**two_stream.OPTIONS, "length": 50, **options})
+    profile = engine.Profile(width=8, epochs=epochs, learning_rate=2e-3, options={**two_stream.OPTIONS, "length": 50, **options})
     torch.manual_seed(0)
     recipe = two_stream.TwoStreamRecipe(small.train, profile, 0, CPU)
     recipe.networks.eval()  # no Dropout
@@ -304,8 +304,12 @@ def test_the_sizes_of_the_paper():
     assert two_stream.TwoStreamRecipe.reduction == "mean"
 
 
-def test_the_batch(small):
-    assert recipe_of(small, batch_size=5.0).batch_size == 5  # numbers of the command line are floats
+def test_what_the_optimiser_gets(small):
+    recipe = recipe_of(small, batch_size=5.0)  # numbers of the command line are floats
+    assert recipe.batch_size == 5
+    (group,) = recipe.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (recipe.profile.learning_rate, 5e-4)
+    assert any(parameter is recipe.networks.dictionary for parameter in group["params"])
 
 
 @pytest.mark.parametrize("name", ["branches", "guide", "guide_reduction", "dictionary", "preset"])

@@ -71,7 +71,6 @@ class TwoStreamRecipe(Recipe):
         self.networks = TwoStream(data.features(0).shape[1], profile.width, data.num_classes, **options)
         if start == "means":
             self.networks.dictionary.data.copy_(class_means(data))
-        self.networks.to(device)
         self.optimizer = torch.optim.Adam(self.networks.parameters(), profile.learning_rate, weight_decay=5e-4)
         self.pipeline = self.networks.pipeline
 
