@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -128,12 +128,16 @@ class _Job:
         return round(self.base.epochs * (self.trial.length if part is None else part))
 
     @property
-    def folder(self) -> Path:
-        """Named by what differs from the profile."""
+    def kind(self) -> str:
+        """The run but for its seed, named by what differs from the profile."""
         changed = {key: value for key, value in self.trial.options.items() if value != self.base.options.get(key)}
         if self.epochs() != self.base.epochs:
             changed["epochs"] = self.epochs()
-        return Path(self.plan.folder) / f"{self.plan.profile},{self.trial.recipe}{_named(changed)},seed={self.seed}"
+        return f"{self.plan.profile},{self.trial.recipe}{_named(changed)}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.plan.folder) / f"{self.kind},seed={self.seed}"
 
     def file(self, kind: str, *, after: int | None = None, test: Mapping[str, Any] | None = None) -> Path:
         """ "detections" or "result", of the end or after an epoch, of the run's own test or another."""
@@ -223,10 +227,9 @@ class _Job:
             file.write(json.dumps(told, indent=2) + "\n")
 
     def first_epoch(self) -> float:
-        """Seconds of an epoch: of those that were trained, or of the first, which is then a part of the run."""
-        if not self.seconds():
-            train(self.recipe, self.data(), self.run(stop_after=1, resume=True))
-        return float(np.mean(self.seconds()))
+        """Seconds of the first epoch, which is trained now and then a part of the run."""
+        train(self.recipe, self.data(), self.run(stop_after=1))
+        return self.seconds()[0]
 
     def measure(self, trial: Trial, table: Table) -> Measured:
         """A trial of this run."""
@@ -301,32 +304,34 @@ def _make_all(jobs: Sequence[_Job], plan: Plan, say: Say) -> None:
     left = [job for job in jobs if not job.is_trained]
     say(f"{len(jobs)} runs: {len(jobs) - len(left)} are there, {len(left)} to train")
     if left:
-        _say_compute(left, plan, say)
+        _say_compute(jobs, left, plan, say)
     todo = [job for job in jobs if not job.is_done]
     for number, (job, seconds) in enumerate(_made(todo, plan.jobs), 1):
         say(f"[{number}/{len(todo)}] {job.folder.name}: {seconds:.0f} s")
 
 
-def _made(jobs: Sequence[_Job], processes: int) -> Iterable[tuple[_Job, float]]:
+def _made(jobs: Sequence[_Job], processes: int) -> Iterator[tuple[_Job, float]]:
     if processes == 1:
         yield from ((job, job.make()) for job in jobs)
         return
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         running = {pool.submit(job.make): job for job in jobs}
-        yield from ((running[future], future.result()) for future in as_completed(running))
+        try:
+            yield from ((running[future], future.result()) for future in as_completed(running))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after a failure nothing new begins
 
 
-def _say_compute(left: Sequence[_Job], plan: Plan, say: Say) -> None:
+def _say_compute(jobs: Sequence[_Job], left: Sequence[_Job], plan: Plan, say: Say) -> None:
     """Epochs to train times the measured seconds of one, for every kind of run."""
-    kinds: dict[str, list[_Job]] = {}
-    for job in left:
-        kinds.setdefault(job.folder.name.rsplit(",seed=", 1)[0], []).append(job)
     total = 0.0
-    for kind, of_kind in kinds.items():
-        seconds = of_kind[0].first_epoch()
+    for kind in dict.fromkeys(job.kind for job in left):
+        of_kind = [job for job in left if job.kind == kind]
+        measured = [seconds for job in jobs if job.kind == kind for seconds in job.seconds()]
+        seconds = float(np.mean(measured)) if measured else of_kind[0].first_epoch()
         epochs = sum(job.epochs() - len(job.seconds()) for job in of_kind)
         total += epochs * seconds
-        say(f"  {kind}: {len(of_kind)} runs, {epochs} epochs of {seconds:.2f} s")
+        say(f"  {kind}: {len(of_kind)} to train, {epochs} epochs of {seconds:.2f} s")
     say(f"{total / 60:.0f} minutes of training in all, {total / 60 / plan.jobs:.0f} with {plan.jobs} at a time")
 
 
