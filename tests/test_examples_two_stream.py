@@ -217,7 +217,9 @@ def small():
 
 
 def recipe_of(small, epochs=40, **options):
-    profile = engine.Profile(width=8, epochs=epochs, learning_rate=2e-3, options={**two_stream.OPTIONS, "length": 50, **options})
+    profile = engine.Profile(
+        width=8, epochs=epochs, learning_rate=2e-3, options={**two_stream.OPTIONS, "length": 50, **options}
+    )
     torch.manual_seed(0)
     recipe = two_stream.TwoStreamRecipe(small.train, profile, 0, CPU)
     recipe.networks.eval()  # no Dropout

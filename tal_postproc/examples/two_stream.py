@@ -40,8 +40,8 @@ CHOICES = {
 
 
 class TwoStreamRecipe(Recipe):
-    """Options: `length` T, the snippets that are sampled from a video; `batch_size`; `dictionary`, what it starts as, "means" of the
-    classes or "uniform" in [0, 1]; the others are those of `backbones.two_stream.TwoStream`.
+    """Options: `length` T, the snippets that are sampled from a video; `batch_size`; `dictionary`, what it starts as,
+    "means" of the classes or "uniform" in [0, 1]; the others are those of `backbones.two_stream.TwoStream`.
     """
 
     name = "two_stream"
