@@ -738,11 +738,13 @@ class ErrorBreakdown:
         counts = self.counts.sum(axis=(0, 1))
         shares = 100.0 * counts / max(int(counts.sum()), 1)
         gains = ["", *(f"{100 * gain:+.2f}" for gain in self.average_gains)]
-        lines = [f"{'':<18}{'number':>8}{'share':>8}{'mAP':>8}"]
+        lines = [f"{'':<18}{'number':>8}{'share':>8}{'mAP without it':>18}"]
         lines += [
-            f"{kind:<18}{count:>8}{share:>7.1f}%{gain:>8}"
+            f"{kind:<18}{count:>8}{share:>7.1f}%{gain:>18}".rstrip()
             for kind, count, share, gain in zip(ERROR_KINDS, counts, shares, gains)
         ]
+        if aside := int((self.kinds < 0).sum()):
+            lines.append(f"{'not counted':<18}{aside:>8}: on ambiguous spans, or of a class without instances")
         for name, one in self.missed.items():
             parts = zip(one.bins, one.missed.sum(axis=0), one.total.sum(axis=0))
             rates = "  ".join(f"{label} {100 * missed / total:.0f}%" for label, missed, total in parts if total)

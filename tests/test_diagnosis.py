@@ -130,6 +130,10 @@ def test_breakdown_table():
     assert text[6].split() == ["background", "1", "33.3%", "+0.00"]
     assert text[7] == "missed by length: M 33%"
     assert len(text) == 9
+    spans = {"video": [FOUND["video"][0]], "segments": [FOUND["segments"][0]]}
+    more = diagnosis.error_breakdown({**FOUND, "labels": [0, 0, 5]}, TRUTH, ambiguous=spans).table().splitlines()
+    assert more[7] == "not counted              2: on ambiguous spans, or of a class without instances"
+    assert len(more) == 10
 
 
 @pytest.mark.parametrize(

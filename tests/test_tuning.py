@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 
 import tal_postproc as tpp
 from tal_postproc import cli, formats
+from tal_postproc.cli import tune as tune_command
 from tal_postproc.config import Keep, Nms, Pipeline, SoftNms, Vote
 from tal_postproc.plotting import surface
 from tal_postproc.tuning import Range, TuningResult, tune
@@ -626,6 +627,25 @@ def test_mistakes_on_the_command_line(arguments, message, tcams, tmp_path, capsy
     assert run("tune", tcams, *START, "-o", tmp_path / "t.json", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "nowhere/t.json"), "there is no folder for nowhere/t.json"),
+        (("--picture", "nowhere/s.png"), "there is no folder for nowhere/s.png"),
+        (("--picture", "s.bmp"), "`the suffix of --picture` must be one of"),
+        (
+            ("--picture", "s.png"),
+            "--picture needs matplotlib, which is not installed: pip install 'tal_postproc[plot]'",
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_search(arguments, message, tcams, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tune_command, "search", None)
+    monkeypatch.setattr(tune_command, "find_spec", lambda name: None if "s.png" in arguments else name)
+    assert run("tune", tcams, *START, "--set", "ties=first", "-o", tmp_path / "t.json", *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_several_files_and_one_without_ground_truth(tcams, tmp_path, capsys):

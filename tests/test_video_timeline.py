@@ -453,5 +453,12 @@ def test_command_names_mistakes(folder, options, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["5", "1,b", "1,2,3"])
+def test_command_explains_between(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["plot", "t.npz", "-o", "x.png", "--between", text])
+    assert f"two seconds with a comma between them, 20,60 say, got '{text}'" in capsys.readouterr().err
+
+
 def test_public_list():
     assert set(plotting.__all__) >= {"timeline", "video_page", "video_timeline"}

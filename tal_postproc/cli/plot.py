@@ -103,8 +103,11 @@ def _label(text: str, classes: Sequence[str]) -> int:
 
 
 def _seconds(text: str) -> tuple[float, float]:
-    first, _, last = text.partition(",")
-    return float(first), float(last)
+    try:
+        first, last = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"two seconds with a comma between them, 20,60 say, got {text!r}") from None
+    return first, last
 
 
 def register(commands: Commands[Parser]) -> None:

@@ -6,15 +6,18 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from .. import _jobs
-from .._files import atomic_write
+from .._checks import as_choice
+from .._files import atomic_write, is_pipe
 from ..config import Pipeline
 from ..evaluation import PROTOCOLS
 from ..tuning import Range, TuningResult
 from ..tuning import tune as search
-from ..types import Segments, Video
+from ..types import MissingExtraError, Segments, Video
 from ._common import Commands, Parser, add_threads, declare, pair, pipeline_of, table, tiou, with_background
 
 SHOWN = 10  # settings in the table
@@ -22,6 +25,7 @@ SHOWN = 10  # settings in the table
 
 def tune(args: argparse.Namespace) -> None:
     """Settings tried on annotated TCAMs; the best goes to a file that --preset takes."""
+    _require_places(args)
     pipeline = with_background(pipeline_of(args.preset), args.background)
     videos, truth, ambiguous = _read(args, pipeline)
     started = time.perf_counter()
@@ -58,6 +62,17 @@ def tune(args: argparse.Namespace) -> None:
 
         surface(result, args.show or None, path=args.picture)
         print(f"picture: {args.picture}")
+
+
+def _require_places(args: argparse.Namespace) -> None:
+    """What could not be written is said before the search, not after it."""
+    if args.picture is not None:
+        as_choice(Path(args.picture).suffix.lower(), "the suffix of --picture", (".png", ".svg", ".pdf"))
+        if find_spec("matplotlib") is None:
+            raise MissingExtraError("matplotlib", "plot", "--picture")
+    for path in (args.output, args.picture or args.output):
+        if not is_pipe(path) and not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"there is no folder for {path}")
 
 
 def _read(args: argparse.Namespace, pipeline: Pipeline) -> tuple[list[Video], Segments, Segments | None]:

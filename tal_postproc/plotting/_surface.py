@@ -91,7 +91,7 @@ def surface(
     spreads = np.array([100 * row.gain_std for row in rows])
     (_draw_line if len(names) == 1 else _draw_map)(figure, axes, names, rows, gains, spreads, result)
     axes.set_title(
-        f"{len(result.table)} settings on {result.num_videos} videos, start at mAP {100 * result.baseline.score:.1f}\n"
+        f"settings: {len(result.table)}, videos: {result.num_videos}, start at mAP {100 * result.baseline.score:.1f}\n"
         f"held out: {result.verdict}",
         loc="left",
         fontsize=11,
@@ -212,9 +212,9 @@ def _draw_map(
         if len(best) <= MOST_CELLS:
             for (at_y, at_x), number in best.items():
                 text = f"{gains[number]:+.1f}\n±{spreads[number]:.1f}".replace("-", "−")
-                strong = abs(gains[number]) > 0.65 * limit
+                dark = float(np.dot(drawn.to_rgba(gains[number])[:3], (0.299, 0.587, 0.114))) < 0.5
                 weight = "bold" if number == best[up.at(rows[top]), across.at(rows[top])] else "normal"
-                colour = "white" if strong else INK
+                colour = "white" if dark else INK
                 axes.text(at_x, at_y, text, ha="center", va="center", fontsize=8.5, color=colour, fontweight=weight)
     else:
         drawn = axes.scatter(x, y, c=gains, s=36, edgecolors=INK, linewidths=0.4, **colours)
