@@ -66,7 +66,6 @@ def basnet_nms(proposals: ArrayLike, thresh: float, soft_nms: bool = False, nms_
             turned[:, 1],
             tiou_threshold=thresh,
             temperature=1.0,
-            distribution="uniform",
             length_offset=1.0,
             inclusive=True,
         )
@@ -75,7 +74,7 @@ def basnet_nms(proposals: ArrayLike, thresh: float, soft_nms: bool = False, nms_
         cluster, head = np.zeros(len(turned), np.int64), np.broadcast_to(rows[keep[0]], turned.shape)
     inter = np.minimum(turned[:, 3], head[:, 3]) - np.maximum(turned[:, 2], head[:, 2]) + 1
     iou = np.maximum(inter, 0) / (turned[:, 3] - turned[:, 2] + head[:, 3] - head[:, 2] + 2 - np.maximum(inter, 0))
-    gone = np.setdiff1d(np.arange(len(rows)), len(rows) - 1 - keep)
+    gone = np.flatnonzero(~np.isin(np.arange(len(rows)), len(rows) - 1 - keep))
     gone = gone[np.lexsort((gone, -turned[gone, 1], cluster[gone]))]
     turned[gone, 1] *= np.exp(-np.square(iou[gone]) / nms_alpha) if nms_alpha else 0.0
     return kept + turned[gone].tolist()
