@@ -16,7 +16,7 @@ author = "the tal_postproc authors"
 release = version = tal_postproc.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "tutorials/tables"]
 html_theme = "furo"
 html_title = f"tal_postproc {version}"
 html_show_sourcelink = False

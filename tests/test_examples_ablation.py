@@ -94,6 +94,34 @@ def test_another_test_is_that_of_a_run_with_these_options(made):
     assert len(own) != len(found)
 
 
+def test_intervals_are_of_the_mean_over_seeds(made):
+    """Each seed has videos of its own, drawn by its number."""
+    folder, text, _ = made
+    pairs = []
+    for seed in (0, 1):
+        path = folder / f"smoke,gaufuse,labels=none,seed={seed}"
+        truth = tpp.formats.read_annotations(path / "maps.npz")
+        ours, theirs = (
+            tpp.formats.read_detections(path / f"detections{suffix}.json", classes=truth.classes)
+            for suffix in ("", ",test_instances=nms")
+        )
+        settings = {"protocol": gaufuse.Gaufuse(*of_smoke()).pipeline.protocol, "num_resamples": 60, "seed": seed}
+        pairs.append(tpp.paired_bootstrap(ours, theirs, truth.segments, **settings))
+    mean = np.mean([pair.differences for pair in pairs], axis=0)
+    low, high = 100 * np.quantile(mean, [0.025, 0.975])
+    differences = 100 * np.array([pair.difference for pair in pairs])
+    assert cells_of(text.split("Differences")[1], "fused")[:3] == [
+        "suppressed",
+        f"{differences.mean():+.1f} ± {differences.std(ddof=1):.1f}",
+        f"{low:+.1f} to {high:+.1f}",
+    ]
+
+
+def of_smoke():
+    data = engine.make_data(replace(rskp.Rskp.profiles["smoke"], num_train=2, num_test=1), 0)
+    return data.train, gaufuse.Gaufuse.profiles["smoke"], 0, torch.device("cpu")
+
+
 def test_what_is_there_is_not_trained_again(made, monkeypatch):
     folder, text, _ = made
     monkeypatch.setattr(ablation, "train", None)
@@ -245,6 +273,19 @@ def test_plans_that_cannot_work(tmp_path, changed, message):
         make(plan_of(tmp_path, **changed))
 
 
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"device": "abacus"}, RuntimeError, "abacus"),
+        ({"wtalc": "nowhere"}, FileNotFoundError, "nowhere"),
+        ({"activitynet": ("nowhere", "here.json")}, FileNotFoundError, "here.json"),
+    ],
+)
+def test_data_and_device_are_those_of_the_plan(tmp_path, changed, error, message):
+    with pytest.raises(error, match=message):
+        make(plan_of(tmp_path, **changed))
+
+
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -292,3 +333,24 @@ def test_the_command(made, capsys, monkeypatch):
     assert cli.main([*arguments, "--only", "x"]) == 2
     assert cli.main(["ablate", "table-1", "-o", str(folder)]) == 2
     assert "a table must be one of gaufuse-3, " in capsys.readouterr().err
+
+
+def test_every_argument_of_the_command_arrives(monkeypatch):
+    got = []
+    monkeypatch.setattr(ablation, "ablate", lambda *args, **more: got.extend([*args[:2], more]) or "")
+    arguments = "ablate a b --profile paper --seeds 3 4 --jobs 5 --only x --device cuda --resamples 7 -o there"
+    assert cli.main([*arguments.split(), "--wtalc", "w", "--activitynet", "v", "j"]) == 0
+    plan = ablation.Plan(
+        folder="there",
+        profile="paper",
+        seeds=(3, 4),
+        jobs=5,
+        device="cuda",
+        wtalc="w",
+        activitynet=["v", "j"],
+        resamples=7,
+    )
+    assert got == [["a", "b"], plan, {"only": "x"}]
+    got.clear()
+    assert cli.main(["ablate", "a", "-o", "there"]) == 0
+    assert got == [["a"], ablation.Plan(folder="there"), {"only": ""}]
