@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from . import rskp
 from .backbones.rskp import RskpHead
 from .data import FeatureSet
 from .engine import Profile, Say
+from .plain import Maps
 
 __all__ = ["Gaufuse"]
 
@@ -80,9 +82,10 @@ class Gaufuse(rskp.Rskp):
 
     def __init__(self, data: FeatureSet, profile: Profile, seed: int, device: torch.device) -> None:
         options = _checked(profile.options)
-        if options.get("backbone", "rskp") != "rskp":
+        if options["backbone"] != "rskp":
             options = {**options, "representatives": "none"}
         super().__init__(data, replace(profile, options=options), seed, device)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.own_pipeline = self.pipeline
         self.pipeline = self._ending(self._preset(False), "test_instances", self.options["test_temperature"])
         self.refresher = self._make_refresher(0)
@@ -142,7 +145,7 @@ class Gaufuse(rskp.Rskp):
         if self.options["schedule"] == "code":
             factors = [factor for start, factor in CODE_RATES if self.reached(epoch, start)]
             for group in self.optimizer.param_groups:
-                group["lr"] = self.profile.learning_rate * (factors or [1.0])[-1]
+                group["lr"] = self.rate * (factors or [1.0])[-1]
         if self.options["labels"] == "none" or not self.refresher.due(epoch):
             return
         state, self.refresher = self.refresher.state_dict(), self._make_refresher(len(self.history))
@@ -189,8 +192,11 @@ class Gaufuse(rskp.Rskp):
     def _quality(self) -> tuple[float, float]:
         """Precision and recall of the labels against the truth, which nothing is learnt from."""
         maps = [self.refresher.bank.labels(name)[:, : self.data.num_classes] for name in self.data.ids]
-        steps = [self.data.seconds_per_snippet(index, len(labels)) for index, labels in enumerate(maps)]
-        quality = pseudo_label_quality(maps, self.data.annotations.segments.to_snippets(steps))
+        sizes = [(len(self.data.features(index)), len(labels)) for index, labels in enumerate(maps)]
+        steps = [self.data.seconds_per_snippet(index, size) * size / rows for index, (size, rows) in enumerate(sizes)]
+        truth = self.data.annotations.segments.to_snippets(steps)
+        ends = np.array([rows for _, rows in sizes])[truth.video_index]  # some features stop before the video does
+        quality = pseudo_label_quality(maps, truth.select((truth.segments[:, 0] < ends) & (truth.segments[:, 1] >= 0)))
         return quality.precision, quality.recall
 
     # ----------------------------------------------------------------------------------------------------------- losses
@@ -203,10 +209,11 @@ class Gaufuse(rskp.Rskp):
         since = self.passed(epoch) - SCHEDULES["paper"].refreshes[0]
         return min(FIRST * GROWTH ** (since / OVER), LARGEST)
 
-    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor], snippets: Tensor) -> dict[str, Tensor]:
+    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor]) -> Maps:
         if self.refresher.epoch is None:
             return {}
-        targets = torch.from_numpy(self.refresher.targets(self.data.ids[index], epoch)).to(self.device)[snippets]
+        # A row per snippet that the backbone sees: of all, or of equal stretches, out of each of which it samples one.
+        targets = torch.from_numpy(self.refresher.targets(self.data.ids[index], epoch)).to(self.device)
         least = self.options["min_log_prob"] or None
         if least is not None:
             self.seen["labelled"] += int((targets != 0).any(-1).sum())

@@ -137,7 +137,7 @@ class Rskp(Plain):
         """Of the pseudo labels that the propagated branches give."""
         return 0.5 if self.uses_memory(epoch) else 1.0
 
-    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor], snippets: Tensor) -> Maps:
+    def more_losses(self, epoch: int, index: int, logits: Sequence[Tensor]) -> Maps:
         """What a method on top of this one adds; it gets the logits (n, C + 1) of S and, with two branches, S^a."""
         return {}
 
@@ -154,11 +154,11 @@ class Rskp(Plain):
 
     def losses(self, epoch: int, index: int) -> Maps:
         labels = self.labels[index]
-        features, snippets = self.inputs(epoch, index)
+        features, _ = self.inputs(epoch, index)
         output = self.backbone(features)
         total = self.of_backbone(output, labels)
         if not self.two_branches:
-            return {**total, **self.more_losses(epoch, index, [output.logits], snippets)}
+            return {**total, **self.more_losses(epoch, index, [output.logits])}
         means = self._representatives(output.embedding)
         intra = self.propagated(output, means)
         branches = {1.0: intra}
@@ -177,7 +177,7 @@ class Rskp(Plain):
             target = torch.softmax(labelled.detach() / PSEUDO_TEMPERATURE, -1)
             wrong = -(target * torch.log_softmax(output.logits / PSEUDO_TEMPERATURE, -1)).sum(-1)
             total["pseudo"] = self.pseudo_weight(epoch) * wrong.mean()
-        return {**total, **self.more_losses(epoch, index, [output.logits, intra.logits], snippets)}
+        return {**total, **self.more_losses(epoch, index, [output.logits, intra.logits])}
 
     def predicted(self, output: Output) -> tuple[Maps, Maps]:
         of_plain = self.backbone.maps(output)
