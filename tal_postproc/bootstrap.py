@@ -72,8 +72,10 @@ def bootstrap_map(
     every protocol: the W-TALC lineage would give the whole resample the mAP 0, which tells about its code, not about
     the detections.  A resample without any instance has mAP 0.
 
-    Repeated videos and missing classes move the mAP of most resamples up a little, so their mean may lie above the
-    value, and the interval is not symmetric.
+    The interval is about other test sets of as many videos.  The mAP falls with the number of videos, since each brings
+    false positives, and a resample has fewer different ones: most resamples have a larger mAP than the videos as they
+    are.  Therefore their percentiles are moved so that the mean of the resamples is the value; those of a difference,
+    in which this cancels, are not.
 
     Ties: among equal scores the earlier row comes first, and the copies of a row stay together.  The names of the
     videos say which is drawn, not their order.  Cost: the matching of one evaluation, then, for every resample, a visit
@@ -89,7 +91,7 @@ def bootstrap_map(
     >>> found = {**truth, "scores": [0.9, 0.8, 0.7], "segments": [[0, 10], [1, 10], [30, 40]]}
     >>> result = bootstrap_map(found, truth, tiou_thresholds=[0.5], num_resamples=200)
     >>> round(result.value, 3), round(result.std, 2), [round(end, 2) for end in result.interval]
-    (0.667, 0.27, [0.0, 1.0])
+    (0.667, 0.27, [0.04, 1.0])
     """
     one = match_all(detections, ground_truth, tiou_thresholds, protocol, ambiguous, snippets_per_second)
     return _resample(one, *_settings(num_resamples, seed, level), num_threads)

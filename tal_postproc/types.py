@@ -622,23 +622,24 @@ class BootstrapMAP:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Percentile interval of `value`."""
-        low, high = _percentiles(self.averages, self.level)
+        """Interval of `value`: percentiles of `averages`, all moved so that their mean is `value`, within [0, 1]."""
+        low, high = _around(self.value, self.averages, self.level)
         return float(low), float(high)
 
     @property
     def per_threshold_interval(self) -> Float:
-        """(2, I) percentile interval of the mAP at every threshold."""
-        return _percentiles(self.per_threshold, self.level)
+        """(2, I) interval of the mAP at every threshold."""
+        means = self.point.mean(axis=1) if self.point.size else np.zeros(len(self.point))
+        return _around(means, self.per_threshold, self.level)
 
     @property
     def per_class_interval(self) -> Float:
-        """(2, K) percentile interval of a class, averaged over thresholds, over the resamples that have it, or NaN."""
+        """(2, K) interval of a class, averaged over thresholds, over the resamples that have it, or NaN."""
         result = np.full((2, len(self.classes)), np.nan)
         for k, column in enumerate(self.per_class.mean(axis=1).T):
             column = column[~np.isnan(column)]
             if len(column):
-                result[:, k] = _percentiles(column, self.level)
+                result[:, k] = _around(self.point[:, k].mean(), column, self.level)
         return result
 
 
@@ -688,6 +689,11 @@ class PairedBootstrap:
 def _percentiles(values: Float, level: float) -> Float:
     """(2, ...) ends of the middle `level` of the values along the first axis."""
     return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def _around(value: Float | float, values: Float, level: float) -> Float:
+    """Their percentiles, moved so that the mean of the values is `value`; fractions."""
+    return np.clip(_percentiles(values, level) + (value - values.mean(axis=0)), 0.0, 1.0)
 
 
 # What a detection is, in the order of `ErrorBreakdown`; the first is no error.

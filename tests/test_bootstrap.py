@@ -137,10 +137,16 @@ def test_spread_and_intervals():
     result = tpp.bootstrap_map(columns(found), columns(truth), num_resamples=300, level=0.8)
     averages = result.per_threshold.mean(axis=1)
     assert result.std == averages.std(ddof=1) > 0
-    assert_allclose(result.interval, np.quantile(averages, [0.1, 0.9]))
-    assert_allclose(result.per_threshold_interval, np.quantile(result.per_threshold, [0.1, 0.9], axis=0))
+    shift = result.value - averages.mean()
+    assert shift != 0
+    assert_allclose(result.interval, np.quantile(averages, [0.1, 0.9]) + shift)
+    shift = result.point.mean(axis=1) - result.per_threshold.mean(axis=0)
+    wanted = np.clip(np.quantile(result.per_threshold, [0.1, 0.9], axis=0) + shift, 0, 1)
+    assert_allclose(result.per_threshold_interval, wanted, atol=1e-15)
     per_class = result.per_class.mean(axis=1)
-    assert_allclose(result.per_class_interval, np.nanquantile(per_class, [0.1, 0.9], axis=0))
+    shift = result.point.mean(axis=0) - np.nanmean(per_class, axis=0)
+    wanted = np.clip(np.nanquantile(per_class, [0.1, 0.9], axis=0) + shift, 0, 1)
+    assert_allclose(result.per_class_interval, wanted, atol=1e-15)
     assert np.diff(tpp.bootstrap_map(columns(found), columns(truth), num_resamples=300).interval) > np.diff(
         result.interval
     )
