@@ -368,6 +368,18 @@ def test_agreement_equals_oracle(rows, first, second):
     assert_allclose(found, oracle.agreement(triples[0], triples[1:]), rtol=0, atol=1e-12)
 
 
+def test_agreement_sees_a_long_segment_behind_short_ones():
+    other = Segments([[0, 100], *([k, k + 1] for k in range(1, 20)), [0, 200]], [0] * 20 + [1])
+    assert_allclose(agreement_weights(Segments([[50, 60], [150, 160]]), [other]), [0.1, 0])
+
+
+@given(segment_sets(max_size=40), segment_sets(max_size=40))
+def test_agreement_of_many_equals_oracle(rows, others):
+    rows, others = Segments(rows[0]), Segments(others[0])
+    triples = [[one[:3] for one in plain(part)] for part in (rows, others)]
+    assert_allclose(agreement_weights(rows, [others]), oracle.agreement(triples[0], triples[1:]), rtol=0, atol=1e-12)
+
+
 def test_agreement_refuses():
     rows = Segments([[0, 1]])
     for others in ([], rows):
