@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -841,6 +842,8 @@ def run(
         for case in cases:
             report.rows += _measure(case, case.size if most is None else min(case.size, most), repeats, slow_repeats)
     report.notes += [
+        "CPU time of all threads, which says the same on a busy machine; functions that use all cores gain more by the "
+        "clock.",
         "Whole calls in the original's signature, conversions of tensors, frames and lists included. Both sides return "
         "the same type and the same numbers, or the run stops.",
         "Literal Python is written from a description of the published code, in its data structures, and is what the "
@@ -855,7 +858,7 @@ def _measure(case: Case, size: int, repeats: int, slow_repeats: int) -> list[Row
     calls = {"ours": partial(case.ours, *given), case.who: partial(case.published, *given)}
     mine, theirs = calls["ours"](), calls[case.who]()
     agreement = agree(mine, theirs, job, case.tolerance)
-    seconds = common.time_together(calls, {"ours": repeats, case.who: slow_repeats})
+    seconds = common.time_together(calls, {"ours": repeats, case.who: slow_repeats}, time.process_time)
     times = {who: common.ratio(values, seconds["ours"]) for who, values in seconds.items()}
     return [
         Row(job, who, values, ratio=times[who], agreement="" if who == "ours" else agreement)

@@ -127,8 +127,10 @@ def _cpu() -> str:
 # --------------------------------------------------------------------------------------------------------------- timing
 
 
-def time_together(calls: Mapping[K, Callable[[], Any]], repeats: Mapping[K, int]) -> dict[K, tuple[float, ...]]:
-    """Seconds of every call.  Contenders take turns, so that a machine that slows down slows all of them.
+def time_together(
+    calls: Mapping[K, Callable[[], Any]], repeats: Mapping[K, int], clock: Callable[[], float] = time.perf_counter
+) -> dict[K, tuple[float, ...]]:
+    """Seconds of every call on a clock.  Contenders take turns, so that a machine that slows down slows all of them.
 
     Everything must have been called once before: compilation is never timed.  What takes less than 1 ms is called once
     more before each timing, since the caches are full of another contender's data.
@@ -139,9 +141,9 @@ def time_together(calls: Mapping[K, Callable[[], Any]], repeats: Mapping[K, int]
             if turn < repeats[name]:
                 if min(seconds[name], default=1.0) < 1e-3:
                     call()
-                started = time.perf_counter()
+                started = clock()
                 call()
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: tuple(values) for name, values in seconds.items()}
 
 

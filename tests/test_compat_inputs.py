@@ -35,6 +35,10 @@ def test_rows(name):
         call([["a"] * columns])
 
 
+def test_no_rows_have_a_dtype():
+    assert mmaction.soft_nms(np.zeros((0, 3), np.float32), 0.4, 0.5, 0.9, 9).dtype == np.float32
+
+
 @pytest.mark.parametrize("thresh", [np.nan, None, "0.5"])
 def test_a_threshold_that_is_none(thresh):
     with pytest.raises((TypeError, ValueError), match="`thresh` must be"):
