@@ -351,6 +351,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, small, options):
     assert all("reached" in entry for entry in runs["whole"][3]["refreshes"])
 
 
+def test_labels_of_another_temperature_come_back(small):
+    recipe = recipe_of(small, epochs=350, schedule="code", memory=False)
+    for epoch in (200, 230, 245, 260):  # from the fourth refresh on at a lower temperature
+        recipe.before_epoch(epoch, len)
+        with torch.no_grad():
+            recipe.backbone.centres += 0.05 * torch.cos(torch.arange(32)).view(4, 8)
+    again = recipe_of(small, epochs=350, schedule="code", memory=False)
+    again.load_state(recipe.state())
+    name = small.train.ids[0]
+    np.testing.assert_array_equal(again.refresher.targets(name, 260), recipe.refresher.targets(name, 260))
+    assert recipe.refresher.targets(name, 260).any()
+    for one in (recipe, again):
+        one.before_epoch(275, len)
+    assert again.history == recipe.history
+
+
 def test_one_video_can_be_learnt_by_heart(small):
     one = data.TrainTest(
         data.synthetic_features(1, 0, num_rgb=8, num_flow=8, num_classes=3, seed=1).train, small.test, ""
