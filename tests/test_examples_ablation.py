@@ -66,7 +66,7 @@ def test_a_table_says_what_the_runs_say(made):
         mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
         cells = [f"{m:.1f} ± {s:.1f} ({paper})" for m, s, paper in zip(mean, std, papers)]
         assert cells_of(text, label) == cells
-    assert text.startswith("## Of the tests\n\nProfile smoke, seeds 0, 1, synthetic data; in % (paper). A note.\n")
+    assert text.startswith("### Of the tests\n\nProfile smoke, seeds 0, 1, synthetic data; in % (paper). A note.\n")
     assert (folder / "mine.md").read_text() == text
 
 
@@ -190,6 +190,17 @@ def test_metrics_of_the_summary(tmp_path):
     for name, entry in (("early", early), ("late", history[-1])):
         assert cells_of(text, name) == [f"{100 * entry['precision']:.1f} (50)", f"{100 * entry['recall']:.1f}"]
     assert early != history[-1]
+
+
+def test_stages_of_a_longer_training_are_those_of_a_shorter_one():
+    """Tables V and VI of PTLR test one training of four stages on its way."""
+    found = []
+    for options, lengths in (({"stages": 4}, {"epochs": 11, "stop_after": 7}), ({"stages": 2}, {"epochs": 7})):
+        run = engine.Run(profile="smoke", options=options, **lengths)
+        found.append(engine.train(_command.recipe("ilg_ptlr"), None, run))
+    assert np.array_equal(found[0].detections.scores, found[1].detections.scores)
+    assert found[0].summary == found[1].summary
+    assert len(found[0].detections)
 
 
 def resampled(scores, seed):

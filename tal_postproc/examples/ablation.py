@@ -433,7 +433,7 @@ def _written(name: str, table: Table, found: Sequence[Sequence[Measured]], plan:
         rows.append([row.label, *cells])
     seeds = ", ".join(map(str, plan.seeds))
     about = f"Profile {plan.profile}, seeds {seeds}, {plan.source} data; in % (paper)."
-    parts = [f"## {table.title}\n", f"{about} {table.note}".rstrip() + "\n", _markdown([name, *heads], rows)]
+    parts = [f"### {table.title}\n", f"{about} {table.note}".rstrip() + "\n", _markdown([name, *heads], rows)]
     for column, group in enumerate(table.groups):
         rows_of_group = [(row, row.trials[column], one[column]) for row, one in zip(table.rows, found)]
         where = f", {group}" if group else ""
