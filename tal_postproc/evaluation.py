@@ -749,6 +749,11 @@ def classification_map(video_scores: ArrayLike, video_labels: ArrayLike) -> Clas
     ClassificationMAP
         ``.average``, and ``.per_class`` of the ``.classes`` that at least one video shows; the others have no AP.
 
+    Raises
+    ------
+    ValueError
+        If a score is not finite, a label is neither 0 nor 1, or the shapes differ.
+
     Notes
     -----
     Ties: the earlier video first.

@@ -212,6 +212,11 @@ def upsample_tcam(tcam: ArrayLike, factor: int, *, extrapolate: bool = True) -> 
     -------
     ndarray of float64, (T * factor,) or (T * factor, K)
 
+    Raises
+    ------
+    ValueError
+        If a value is not finite or `factor` is below 1.
+
     Examples
     --------
     >>> upsample_tcam([0.0, 1.0, 3.0], 2).tolist()
@@ -500,6 +505,11 @@ def segments_to_seconds(
     Returns
     -------
     (N, 2) ndarray of float64, in seconds
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed: knots that fall, a step that is not above 0, a duration below 0.
 
     Examples
     --------
