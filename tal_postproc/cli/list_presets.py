@@ -41,5 +41,7 @@ def register(commands: Commands[Parser]) -> None:
     what = command.add_mutually_exclusive_group()
     what.add_argument("name", nargs="?", help="a preset")
     what.add_argument(
-        "--table", action="store_true", help="all settings in a table, with the published chains that are functions"
+        "--table",
+        action="store_true",
+        help="all settings in a wide table, with the published chains that are functions; less -S scrolls it",
     )
