@@ -22,7 +22,7 @@ from ..pseudo_labels import two_threshold_label_map
 from ..torch.losses import top_mean
 from ..types import LabelState, Segments, Video
 from .backbones import Output
-from .backbones.basnet import Basnet
+from .backbones.basnet import NORM_WEIGHT, Basnet
 from .backbones.ptlr import UNUSED, FrameNetwork, NetworkOts, NetworkRts
 from .data import FeatureSet
 from .engine import Profile, Recipe, Say
@@ -34,7 +34,6 @@ CONSISTENCY = 0.5  # alpha, beta and gamma of Eq. 5
 FACTORS = (0.5, 2.0)  # s of Eq. 3 and 4
 SURE, IDLE = 0.7, 0.1  # of ILG's labels
 THRESHOLDS = (0.7, 0.65, 0.6, 0.55)  # theta_p, stage by stage
-WEIGHT_DECAY = 5e-4
 NETWORKS: Mapping[str, type[FrameNetwork]] = {"ots": NetworkOts, "rts": NetworkRts}
 INITIAL = {  # a BaS-Net per modality?  Eq. 2?  Eq. 3 and 4?
     "ilg": (True, True, True),
@@ -43,7 +42,25 @@ INITIAL = {  # a BaS-Net per modality?  Eq. 2?  Eq. 3 and 4?
     "two_streams": (True, False, False),
     "basnet": (False, False, False),
 }
-OPTIONS = {"initial": "ilg", "stages": 3, "networks": "both", "frame_width": 128, "frame_rate": 1e-3, "batch_size": 4}
+OPTIONS = {
+    "initial": "ilg",
+    "stages": 3,
+    "networks": "both",
+    "frame_width": 512,
+    "frame_rate": 1e-3,
+    "batch_size": 16,
+    "weight_decay": 5e-4,
+    "norm_weight": 1e-4,
+    "he_start": False,
+}
+SMALL = {  # for features that are shorter, and networks that are narrower, than those of the paper
+    "frame_width": 128,
+    "frame_rate": 2e-3,
+    "batch_size": 4,
+    "weight_decay": 1e-5,
+    "norm_weight": 1e-5,
+    "he_start": True,
+}
 FIRST_UNITS, STAGE_UNITS = 3, 2  # 1,500 iterations of ILG, 500 of each network
 
 
@@ -64,13 +81,17 @@ class Ilg(nn.Module):
         Columns of every modality; they are the parts of the features, in order.
     width, num_classes : int
         Of every network.
+    norm_weight : float
+        See `Basnet`.
     """
 
-    def __init__(self, sizes: tuple[int, ...], width: int, num_classes: int) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], width: int, num_classes: int, *, norm_weight: float = NORM_WEIGHT
+    ) -> None:
         super().__init__()
         self.sizes = sizes
         self.shares = [part / sum(PARTS) for part in PARTS] if len(sizes) > 1 else [1.0]
-        self.streams = nn.ModuleList(Basnet(size, width, num_classes) for size in sizes)
+        self.streams = nn.ModuleList(Basnet(size, width, num_classes, norm_weight=norm_weight) for size in sizes)
 
     def _read(self, features: Tensor) -> list[tuple[Basnet, Tensor, Output]]:
         """Every network, its columns, and what it says of them."""
@@ -105,7 +126,9 @@ class Ilg(nn.Module):
 class IlgPtlr(Recipe):
     """Options: `initial`, the first labels: "ilg", only one of its consistencies ("cross_stream", "multi_resolution"),
     neither ("two_streams"), or one "basnet" on all features; `stages`, 0 (only the first network) to 4; `networks`
-    "both", "ots" or "rts"; `frame_width`, channels of PTLR's networks; `frame_rate`, their learning rate; `batch_size`.
+    "both", "ots" or "rts"; `frame_width`, channels of PTLR's networks; `frame_rate`, their learning rate; `batch_size`;
+    `weight_decay`; `norm_weight`, that of the L1 norm of BaS-Net's foreground weights; `he_start`, whether
+    the BaS-Nets start from weights that keep the scale of the features (He et al.) and not as torch starts them.
     """
 
     name = "ilg_ptlr"
@@ -118,12 +141,11 @@ class IlgPtlr(Recipe):
             num_flow=16,
             width=32,
             epochs=9,
-            options={**OPTIONS, "frame_width": 16},
+            learning_rate=1e-2,
+            options={**OPTIONS, **SMALL, "frame_width": 16},
         ),
-        "default": Profile(options=OPTIONS, epochs=45),
-        "paper": Profile(
-            options={**OPTIONS, "frame_width": 512, "batch_size": 16}, width=2048, epochs=360, learning_rate=1e-4
-        ),
+        "default": Profile(options={**OPTIONS, **SMALL}, epochs=45, learning_rate=2e-3),
+        "paper": Profile(options=OPTIONS, width=2048, epochs=360, learning_rate=1e-4),
     }
     terms = ("basnet", "cross_stream", "multi_resolution", "labels")
     reduction = "mean"
@@ -135,7 +157,9 @@ class IlgPtlr(Recipe):
         self.num_features = data.features(0).shape[1]
         two_streams, self.cross_stream, self.multi_resolution = INITIAL[profile.options["initial"]]
         sizes = (data.num_rgb, self.num_features - data.num_rgb) if two_streams else (self.num_features,)
-        self.initial = Ilg(sizes, profile.width, data.num_classes)
+        self.initial = Ilg(sizes, profile.width, data.num_classes, norm_weight=profile.options["norm_weight"])
+        if profile.options["he_start"]:
+            self.initial.apply(_he_start)
         self.networks = self.parts = nn.ModuleDict({"initial": self.initial})
         self.names = _names(profile.options)  # of PTLR's networks, in the order of a stage
         for name in self.names:
@@ -161,7 +185,7 @@ class IlgPtlr(Recipe):
         name = self.plan[phase].network
         rate = self.profile.options["frame_rate"] if name in NETWORKS else self.profile.learning_rate
         network = self.parts[name].to(self.device)
-        self.optimizer = torch.optim.Adam(network.parameters(), rate, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.Adam(network.parameters(), rate, weight_decay=self.profile.options["weight_decay"])
 
     def before_epoch(self, epoch: int, say: Say) -> None:
         if epoch == self._end(self.phase) < self.profile.epochs:
@@ -260,8 +284,15 @@ def _cas(logits: Tensor) -> Tensor:
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
-    """L1 over the columns, mean over time."""
-    return (one - other).abs().sum(dim=1).mean()
+    """L1, mean over time and columns, as the binary cross-entropy beside it is a mean over classes."""
+    return (one - other).abs().mean()
+
+
+def _he_start(layer: nn.Module) -> None:
+    if isinstance(layer, (nn.Conv1d, nn.Linear)):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def _names(options: Mapping[str, Any]) -> tuple[str, ...]:

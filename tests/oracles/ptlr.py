@@ -18,8 +18,9 @@ def rescaled(column, factor):
 
 
 def distance(one, other):
-    """The L1 norm of Eq. 2 to 4: summed over classes, mean over time."""
-    return sum(abs(a - b) for row, second in zip(one, other) for a, b in zip(row, second)) / len(one)
+    """The L1 norm of Eq. 2 to 4, divided by the number of values."""
+    terms = [abs(a - b) for row, second in zip(one, other) for a, b in zip(row, second)]
+    return sum(terms) / len(terms)
 
 
 def first_labels(cas, known):

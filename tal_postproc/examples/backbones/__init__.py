@@ -18,7 +18,14 @@ from ...config import Pipeline
 
 __all__ = ["NAMES", "Backbone", "Output", "get"]
 
-NAMES = {"rskp": "RskpHead", "stpn": "Stpn", "bm": "Bm", "wum": "Wum", "facnet": "FacNet"}  # module -> its class
+NAMES = {  # module -> its class
+    "rskp": "RskpHead",
+    "stpn": "Stpn",
+    "bm": "Bm",
+    "wum": "Wum",
+    "facnet": "FacNet",
+    "basnet": "Basnet",
+}
 
 
 def get(name: Any) -> type[Backbone]:

@@ -33,8 +33,9 @@ class Basnet(Backbone):
     batch_size = 16
     reduction = "mean"
 
-    def __init__(self, num_features: int, width: int, num_classes: int) -> None:
+    def __init__(self, num_features: int, width: int, num_classes: int, *, norm_weight: float = NORM_WEIGHT) -> None:
         super().__init__()
+        self.norm_weight = norm_weight  # of the L1 norm of the weights
         self.width = num_features
         hidden = max(1, width // 4)
         self.filter = nn.Sequential(nn.Linear(num_features, hidden), nn.LeakyReLU(), nn.Linear(hidden, 1), nn.Sigmoid())
@@ -69,7 +70,7 @@ class Basnet(Backbone):
         found = basnet_loss(
             output.extra["base"][None], output.logits[None], output.attention[None], labels[None].float()
         )
-        return {"base": found.base, "suppression": found.suppressed, "norm": NORM_WEIGHT * found.norm}
+        return {"base": found.base, "suppression": found.suppressed, "norm": self.norm_weight * found.norm}
 
     def maps(self, output: Output) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {"cas": output.logits}, {"video": output.scores}
