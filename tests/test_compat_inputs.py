@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,3 +99,12 @@ def test_segments_of_whole_numbers_and_of_none():
         opentad.batched_nms(segs * torch.nan, scores, labels, use_soft_nms=False)
     rows = torch.column_stack((segs, scores))
     assert torch.equal(afsd.soft_nms(rows.bfloat16())[0], afsd.soft_nms(rows.bfloat16().float())[0])
+
+
+def test_mmaction_keeps_near_duplicates_and_rounds_overlaps(tmp_path):
+    events = [{"label": "Diving", "segment": [0, 10 + k / 4096]} for k in range(2)]  # ActionFormer's takes them for one
+    found = [{"label": "Diving", "segment": [0, 7], "score": 0.9}]
+    for name, data in (("truth", {"v_a": {"annotations": events}}), ("found", {"results": {"a": found}})):
+        (tmp_path / name).write_text(json.dumps(data))
+    mAP, _ = mmaction.ActivityNetLocalization(tmp_path / "truth", tmp_path / "found", [0.5, 0.7]).evaluate()
+    assert mAP.tolist() == [0.5, 0.0]  # 0.7 is less in float32
