@@ -248,6 +248,8 @@ def test_ctrl_c_ends_processes_cleanly(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell without job control ignores the signal for what it runs in the background, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with running:  # more shards than it makes while this process is late to look
         wait_for(lambda: len(list(tmp_path.glob("o.shards/shard-*"))) >= 3 or running.poll() is not None)
