@@ -55,8 +55,8 @@ OPTIONS = {
 class Gaufuse(rskp.Rskp):
     """Options: those of `Rskp`, and
 
-    * `schedule`: "paper" or "code": refreshes, factors of the differences, temperatures, learning rate, and the preset
-      (`gaufuse_paper` or `gaufuse`) that makes instances of maps;
+    * `schedule`: "paper" or "code": refreshes, factors of the differences, temperatures, learning rate, fusion and
+      LinPro (presets `gaufuse_paper`, `gaufuse`); proposals are the backbone's, with "code" on RSKP the code's;
     * `labels`: "linpro"; "score", the largest score of the instances that cover a snippet; "none": no labels at all;
     * `delta`: learn differences of labels, else the labels themselves;
     * `instances`, `test_instances`: what becomes of overlapping proposals when labels are made, and in a test: "nms",
@@ -94,13 +94,17 @@ class Gaufuse(rskp.Rskp):
 
     # -------------------------------------------------------------------------------------------------------- pipelines
     def _preset(self, for_labels: bool) -> Pipeline:
-        """Of the schedule; on another backbone its own thresholds and scores, with the preset's fusion."""
+        """The code's chain for RSKP, else the backbone's own proposals with the fusion of the schedule."""
         name = PRESETS[self.options["schedule"]]
         found = presets.for_labels(name) if for_labels else presets.get(name)
-        if isinstance(self.backbone, RskpHead):
+        if self._as_code:
             return replace(found, background="last", num_classes=self.data.num_classes)
         fuse = replace(cast(Fuse, found.stages[0]), weights="scores")
         return replace(self.own_pipeline, stages=(fuse,), labels=found.labels)
+
+    @property
+    def _as_code(self) -> bool:
+        return self.options["schedule"] == "code" and isinstance(self.backbone, RskpHead)
 
     def _ending(self, pipeline: Pipeline, option: str, temperature: float | None) -> Pipeline:
         """The pipeline with the stage that an option names."""
@@ -110,10 +114,8 @@ class Gaufuse(rskp.Rskp):
         if how != "nms":
             changed = {"temperature": temperature or fuse.temperature, "distribution": how}
             stages = (replace(fuse, **changed, signed_denominator=fuse.signed_denominator and how == "gaussian"),)
-        elif isinstance(self.backbone, RskpHead):
-            stages = presets.get("gaufuse_nms").stages
         else:
-            stages = self.own_pipeline.stages
+            stages = presets.get("gaufuse_nms").stages if self._as_code else self.own_pipeline.stages
         return replace(pipeline, stages=stages)
 
     def label_pipeline(self, number: int) -> Pipeline:
