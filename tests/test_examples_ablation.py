@@ -92,6 +92,8 @@ def test_another_test_is_that_of_a_run_with_these_options(made):
     assert np.array_equal(found.scores, whole.detections.scores)
     assert np.array_equal(found.segments, whole.detections.segments)
     assert len(own) != len(found)
+    job = ablation._job(NMS, plan_of(folder), 1)
+    assert job.file("detections", test={"test_instances": "gaussian"}) == path / "detections.json"  # what it has anyway
 
 
 def test_intervals_are_of_the_mean_over_seeds(made):

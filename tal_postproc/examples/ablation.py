@@ -130,7 +130,7 @@ class _Job:
     @property
     def kind(self) -> str:
         """The run but for its seed, named by what differs from the profile."""
-        changed = {key: value for key, value in self.trial.options.items() if value != self.base.options.get(key)}
+        changed = _changed(self.trial.options, self.base.options)
         if self.epochs() != self.base.epochs:
             changed["epochs"] = self.epochs()
         return f"{self.plan.profile},{self.trial.recipe}{_named(changed)}"
@@ -142,7 +142,7 @@ class _Job:
     def file(self, kind: str, *, after: int | None = None, test: Mapping[str, Any] | None = None) -> Path:
         """ "detections" or "result", of the end or after an epoch, of the run's own test or another."""
         until = f",after={after}" if after is not None else ""
-        return self.folder / f"{kind}{until}{_named(test or {})}.json"
+        return self.folder / f"{kind}{until}{_named(_changed(test or {}, self.profile.options))}.json"
 
     def end(self, trial: Trial) -> int | None:
         """The epoch after which a trial of this run is tested; None: the last."""
@@ -254,6 +254,10 @@ class _Job:
         per_threshold = dict(zip(table.tiou_thresholds, resampled.point.mean(axis=1)))
         values = [resampled.value if metric == "avg" else per_threshold[metric] for metric in table.metrics]  # type: ignore[index]
         return Measured(values=100 * np.array([values]), resamples=(resampled,))
+
+
+def _changed(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value != base.get(key)}
 
 
 def _named(changed: Mapping[str, Any]) -> str:
