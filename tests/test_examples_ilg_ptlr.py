@@ -240,14 +240,17 @@ class Says(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("stage", "name", "threshold"),
+    ("stage", "name", "rule"),
     [
-        (0, "initial", None),
+        (0, "initial", "video"),
+        (0, "initial", "all"),
         *((n, name, t) for n, t in zip((1, 2, 3, 4), (0.7, 0.65, 0.6, 0.55)) for name in ("ots", "rts")),
     ],
 )
-def test_labels(small, stage, name, threshold):
-    recipe = phase_of(recipe_of(small, epochs=11, stages=4), stage, name)
+def test_labels(small, stage, name, rule):
+    """`rule` is what makes background: whose scores are summed, or the threshold of the stage."""
+    options = {} if stage else {"summed": rule}
+    recipe = phase_of(recipe_of(small, epochs=11, stages=4, **options), stage, name)
     rng = np.random.default_rng(0)
     cas = {}
     for index in range(len(small.train)):
@@ -257,10 +260,18 @@ def test_labels(small, stage, name, threshold):
     for index, codes in enumerate(recipe.label()):
         known = small.train.labels[index]
         rows = cas[len(codes)]
-        expected = oracle.refined_labels(rows, known, threshold) if stage else oracle.first_labels(rows, known)
+        expected = (oracle.refined_labels if stage else oracle.first_labels)(rows, known, rule)
         found = [None if label == UNUSED else label for label in ilg_ptlr._selected(codes).tolist()]
         assert found == expected
         assert None in found
+
+
+def test_an_undecided_snippet_is_background_of_the_first_labels(small):
+    """Equal scores of 20 classes and background: 1 / 21 for the one class of the video, but 20 / 21 for all."""
+    uniform, one = np.full((2, 21), 1 / 21), np.arange(20) == 7
+    assert oracle.first_labels(uniform, one, "video") == [20, 20]
+    assert oracle.first_labels(uniform, one, "all") == [None, None]
+    assert recipe_of(small).profile.options["summed"] == "video"
 
 
 def test_precision_and_recall_as_the_paper_counts():
@@ -323,6 +334,7 @@ def test_when_networks_take_turns():
     ("name", "value", "allowed"),
     [
         ("initial", "ILG", "ilg, cross_stream, multi_resolution, two_streams, basnet"),
+        ("summed", "both", "video, all"),
         ("networks", "all", "both, ots, rts"),
         ("stages", 5, "0, 1, 2, 3, 4"),
         ("stages", 1.5, "0, 1, 2, 3, 4"),

@@ -42,8 +42,10 @@ INITIAL = {  # a BaS-Net per modality?  Eq. 2?  Eq. 3 and 4?
     "two_streams": (True, False, False),
     "basnet": (False, False, False),
 }
+SUMMED = ("video", "all")
 OPTIONS = {
     "initial": "ilg",
+    "summed": "video",
     "stages": 3,
     "networks": "both",
     "frame_width": 512,
@@ -55,7 +57,7 @@ OPTIONS = {
 }
 SMALL = {  # for features that are shorter, and networks that are narrower, than those of the paper
     "frame_width": 128,
-    "frame_rate": 2e-3,
+    "frame_rate": 5e-3,
     "batch_size": 4,
     "weight_decay": 1e-5,
     "norm_weight": 1e-5,
@@ -125,7 +127,8 @@ class Ilg(nn.Module):
 
 class IlgPtlr(Recipe):
     """Options: `initial`, the first labels: "ilg", only one of its consistencies ("cross_stream", "multi_resolution"),
-    neither ("two_streams"), or one "basnet" on all features; `stages`, 0 (only the first network) to 4; `networks`
+    neither ("two_streams"), or one "basnet" on all features; `summed`, whose scores sum to less than 0.1 in their
+    background, the classes of the "video" or "all"; `stages`, 0 (only the first network) to 4; `networks`
     "both", "ots" or "rts"; `frame_width`, channels of PTLR's networks; `frame_rate`, their learning rate; `batch_size`;
     `weight_decay`; `norm_weight`, that of the L1 norm of BaS-Net's foreground weights; `he_start`, whether
     the BaS-Nets start from weights that keep the scale of the features (He et al.) and not as torch starts them.
@@ -212,9 +215,13 @@ class IlgPtlr(Recipe):
         with torch.no_grad():
             for index in range(len(self.data)):
                 cas = self.parts[name](self.features(self.data, index))
+                if not stage:
+                    cas = cas[0]
+                    if self.profile.options["summed"] == "video":
+                        cas = torch.cat([cas[:, :-1] * self.labels[index], cas[:, -1:]], dim=1)
                 found.append(
                     two_threshold_label_map(
-                        (cas if stage else cas[0]).double().cpu().numpy(),
+                        cas.double().cpu().numpy(),
                         action_threshold=THRESHOLDS[stage - 1] if stage else SURE,
                         background_threshold=THRESHOLDS[stage - 1] if stage else IDLE,
                         background_rule="own" if stage else "sum",
@@ -306,6 +313,7 @@ def _plan(profile: Profile) -> list[Phase]:
     options = profile.options
     for name, choices in (
         ("initial", INITIAL),
+        ("summed", SUMMED),
         ("networks", ("both", *NETWORKS)),
         ("stages", range(len(THRESHOLDS) + 1)),
     ):

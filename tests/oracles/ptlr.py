@@ -23,13 +23,17 @@ def distance(one, other):
     return sum(terms) / len(terms)
 
 
-def first_labels(cas, known):
-    """Sec. III-C: a class at 0.7, else background where the actions sum to less than 0.1, else nothing (None)."""
+def first_labels(cas, known, summed):
+    """Sec. III-C: a class at 0.7, else background where the actions sum to less than 0.1, else nothing (None).
+
+    They are those of the "video", or "all".
+    """
     num_classes = len(known)
     found = []
     for row in cas:
         sure = [c for c in range(num_classes) if known[c] and row[c] >= 0.7]
-        idle = num_classes if sum(row[:num_classes]) < 0.1 else None
+        counted = [row[c] for c in range(num_classes) if summed == "all" or known[c]]
+        idle = num_classes if sum(counted) < 0.1 else None
         found.append(sure[0] if sure else idle)
     return found
 
