@@ -134,7 +134,7 @@ def test_the_later_of_equal_scores_goes_first():
     assert [row[0] for row in basnet.nms(rows, 2.0)] == [2, 1, 0]
     assert basnet.nms([], 0.5) == []
     assert basnet.nms(np.empty((0, 4)), 0.5) == []
-    with pytest.raises(ValueError, match=r"`proposals` must have rows \[class, score, start, end\], got shape \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"`proposals` must have rows .* got shape \(1, 3\)"):
         basnet.nms([[0.5, 1.0, 2.0]], 0.5)
 
 
