@@ -381,6 +381,11 @@ def test_the_start_that_keeps_the_scale(small, he_start):
         expected = math.sqrt(2 / fan_in) if he_start else 1 / math.sqrt(3 * fan_in)
         assert stream.convolutions[2].weight.std().item() == pytest.approx(expected, rel=0.25)
         assert bool((stream.convolutions[2].bias == 0).all()) == he_start
+    recipe = recipe_of(small, he_start=he_start, frame_width=32)
+    for epoch, name in ((3, "ots"), (4, "rts")):
+        recipe.before_epoch(epoch, len)
+        biases = [value for key, value in recipe.parts[name].named_parameters() if key.endswith("bias")]
+        assert all(bool((bias == 0).all()) == he_start for bias in biases)
 
 
 def test_the_factor_differs_between_videos_and_epochs(small, monkeypatch):

@@ -56,8 +56,8 @@ OPTIONS = {
     "he_start": False,
 }
 SMALL = {  # for features that are shorter, and networks that are narrower, than those of the paper
-    "frame_width": 128,
-    "frame_rate": 5e-3,
+    "frame_width": 256,
+    "frame_rate": 2e-3,
     "batch_size": 4,
     "weight_decay": 1e-5,
     "norm_weight": 1e-5,
@@ -131,7 +131,7 @@ class IlgPtlr(Recipe):
     background, the classes of the "video" or "all"; `stages`, 0 (only the first network) to 4; `networks`
     "both", "ots" or "rts"; `frame_width`, channels of PTLR's networks; `frame_rate`, their learning rate; `batch_size`;
     `weight_decay`; `norm_weight`, that of the L1 norm of BaS-Net's foreground weights; `he_start`, whether
-    the BaS-Nets start from weights that keep the scale of the features (He et al.) and not as torch starts them.
+    the networks start from weights that keep the scale of the features (He et al.) and not as torch starts them.
     """
 
     name = "ilg_ptlr"
@@ -173,7 +173,9 @@ class IlgPtlr(Recipe):
         self._enter(0)
 
     def _new(self, name: str) -> FrameNetwork:
-        return NETWORKS[name](self.num_features, int(self.profile.options["frame_width"]), self.data.num_classes)
+        options = self.profile.options
+        network = NETWORKS[name](self.num_features, int(options["frame_width"]), self.data.num_classes)
+        return network.apply(_he_start) if options["he_start"] else network
 
     def _pipeline(self) -> Pipeline:
         if not self.names:
