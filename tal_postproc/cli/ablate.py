@@ -26,6 +26,7 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         ablate,

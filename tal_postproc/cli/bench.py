@@ -60,6 +60,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         bench,

@@ -156,6 +156,7 @@ def _label_picture(job: _jobs.Job, number: int, picture: str) -> None:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add both commands to the parser."""
     command = declare(
         commands,
         detect,

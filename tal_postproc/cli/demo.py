@@ -107,6 +107,7 @@ def _most_telling(videos: Sequence[Video], sizes: Sequence[int]) -> int:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         demo,

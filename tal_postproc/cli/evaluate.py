@@ -34,6 +34,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         evaluate,

@@ -31,6 +31,7 @@ def list_presets(args: argparse.Namespace) -> None:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         list_presets,

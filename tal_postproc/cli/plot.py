@@ -111,6 +111,7 @@ def _seconds(text: str) -> tuple[float, float]:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         plot,

@@ -56,6 +56,7 @@ def _read(path: str, truth: Annotations) -> Segments:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         report,

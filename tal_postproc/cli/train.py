@@ -14,6 +14,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         train,

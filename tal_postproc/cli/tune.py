@@ -153,6 +153,7 @@ def _text(setting: Mapping[str, Any]) -> str:
 
 
 def register(commands: Commands[Parser]) -> None:
+    """Add the command to the parser."""
     command = declare(
         commands,
         tune,
