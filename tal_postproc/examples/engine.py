@@ -12,7 +12,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ try:
 except ImportError:
     raise MissingExtraError("torch", "torch", "tal_postproc.examples") from None
 
-__all__ = ["Profile", "Recipe", "Result", "Run", "evaluate", "make_data", "train"]
+__all__ = ["Profile", "Recipe", "Result", "Run", "evaluate", "make_data", "require_choices", "train"]
 
 Say = Callable[[str], object]
 _FORMAT = "tal_postproc.examples 1"
@@ -362,6 +362,13 @@ def _profile(base: Profile, run: Run) -> Profile:
         raise ValueError(f"`options` must be among {', '.join(base.options) or 'none'}, got {', '.join(unknown)}")
     changed = {**asdict(base), "options": {**base.options, **run.options}}
     return Profile(**{**changed, "epochs": base.epochs if run.epochs is None else run.epochs})
+
+
+def require_choices(options: Mapping[str, Any], choices: Mapping[str, Collection[Any]]) -> None:
+    """ValueError unless every option that is named in `choices` has one of the values there."""
+    for name, allowed in choices.items():
+        if options[name] not in allowed:
+            raise ValueError(f"option `{name}` must be one of {', '.join(map(str, allowed))}, got {options[name]!r}")
 
 
 class _Book:

@@ -24,7 +24,7 @@ from ..types import Video
 from . import rskp
 from .backbones.rskp import RskpHead
 from .data import FeatureSet
-from .engine import Profile, Say
+from .engine import Profile, Say, require_choices
 from .plain import Maps
 
 __all__ = ["Gaufuse"]
@@ -251,14 +251,15 @@ class Gaufuse(rskp.Rskp):
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, choices in (
-        ("schedule", tuple(SCHEDULES)),
-        ("labels", ("linpro", "score", "none")),
-        ("instances", INSTANCES),
-        ("test_instances", INSTANCES),
-    ):
-        if options[name] not in choices:
-            raise ValueError(f"option `{name}` must be one of {', '.join(choices)}, got {options[name]!r}")
+    require_choices(
+        options,
+        {
+            "schedule": tuple(SCHEDULES),
+            "labels": ("linpro", "score", "none"),
+            "instances": INSTANCES,
+            "test_instances": INSTANCES,
+        },
+    )
     return options
 
 

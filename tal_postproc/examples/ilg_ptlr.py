@@ -25,7 +25,7 @@ from .backbones import Output
 from .backbones.basnet import NORM_WEIGHT, Basnet
 from .backbones.ptlr import UNUSED, FrameNetwork, NetworkOts, NetworkRts
 from .data import FeatureSet
-from .engine import Profile, Recipe, Say
+from .engine import Profile, Recipe, Say, require_choices
 
 __all__ = ["Ilg", "IlgPtlr", "rescale"]
 
@@ -313,14 +313,15 @@ def _names(options: Mapping[str, Any]) -> tuple[str, ...]:
 def _plan(profile: Profile) -> list[Phase]:
     """What is trained from which epoch on."""
     options = profile.options
-    for name, choices in (
-        ("initial", INITIAL),
-        ("summed", SUMMED),
-        ("networks", ("both", *NETWORKS)),
-        ("stages", range(len(THRESHOLDS) + 1)),
-    ):
-        if options[name] not in choices:
-            raise ValueError(f"option `{name}` must be one of {', '.join(map(str, choices))}, got {options[name]!r}")
+    require_choices(
+        options,
+        {
+            "initial": INITIAL,
+            "summed": SUMMED,
+            "networks": ("both", *NETWORKS),
+            "stages": range(len(THRESHOLDS) + 1),
+        },
+    )
     names = _names(options)
     turns = [(stage, name) for stage in range(1, int(options["stages"]) + 1) for name in names]
     unit = profile.epochs / (FIRST_UNITS + STAGE_UNITS * options["stages"])

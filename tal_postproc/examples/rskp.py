@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .backbones import Output
 from .backbones.rskp import assign, random_walk, summarize
-from .engine import Profile, Say
+from .engine import Profile, Say, require_choices
 from .plain import Maps, Plain
 
 __all__ = ["Memory", "Rskp"]
@@ -193,12 +193,13 @@ class Rskp(Plain):
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, choices in (
-        ("representatives", ("em", "features", "none")),
-        ("propagation", ("walk", "once", "scores", "unclassified")),
-    ):
-        if options[name] not in choices:
-            raise ValueError(f"option `{name}` must be one of {', '.join(choices)}, got {options[name]!r}")
+    require_choices(
+        options,
+        {
+            "representatives": ("em", "features", "none"),
+            "propagation": ("walk", "once", "scores", "unclassified"),
+        },
+    )
     return options
 
 
