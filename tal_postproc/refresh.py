@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from typing import Any, Literal, NamedTuple, cast
 
@@ -46,6 +46,13 @@ class _State(NamedTuple):
     stamp: Stamp | None = None  # of the file that holds this state
 
 
+class _Chain(NamedTuple):
+    """From TCAMs to labels: what finds the instances, and the options of LinPro."""
+
+    process: PostProcessor
+    rule: LinPro
+
+
 class LabelRefresher:
     """Pseudo labels for a training loop: made anew when a schedule says so, kept, and handed out as targets.
 
@@ -62,9 +69,10 @@ class LabelRefresher:
 
     Parameters
     ----------
-    pipeline : str or config.Pipeline
+    pipeline : str, config.Pipeline, or a sequence of them
         Finds the instances: the name of a preset, whose partner for pseudo labels is taken where it has one (see
-        `presets.for_labels`), or your own.  Its `labels` are the options of LinPro.
+        `presets.for_labels`), or your own.  Its `labels` are the options of LinPro.  Of a sequence the first is for the
+        first epoch of the schedule, and so on; the last is for all that are left.
     num_classes : int
         K, the number of columns of a label map.
     known_labels : mapping of str to (K,) array_like of bool or sequence of int, or None
@@ -120,7 +128,7 @@ class LabelRefresher:
 
     def __init__(
         self,
-        pipeline: str | Pipeline,
+        pipeline: str | Pipeline | Sequence[str | Pipeline],
         num_classes: int,
         *,
         known_labels: Mapping[str, ArrayLike] | None,
@@ -146,13 +154,7 @@ class LabelRefresher:
             raise TypeError(f"`make_labels` must be callable, got {type(make_labels).__name__}")
         self._make = make_labels
         self._known = _as_known(known_labels, self.num_classes)
-        if isinstance(pipeline, str):
-            pipeline = presets.for_labels(pipeline)
-        process = PostProcessor(pipeline)
-        if self._known is not None:  # what is known takes the place of the rule that guesses it
-            process = PostProcessor(replace(pipeline, classes=None))
-        self._process = process
-        self._rule = pipeline.labels or LinPro()
+        self._chains = _as_chains(pipeline, self._known is not None)
         self._settings = self._described()
         rank, world_size = _as_ranks(rank, world_size)
         if num_threads is None and world_size > 1:
@@ -368,20 +370,26 @@ class LabelRefresher:
     # ------------------------------------------------------------------------------------------------- settings, epochs
     def _described(self) -> dict[str, Any]:
         """What the labels depend on, as JSON has it."""
-        pipeline = self._process.pipeline.to_dict()
-        for name in ("labels", "protocol", "provenance"):
-            del pipeline[name]
+        pipelines = [process.pipeline.to_dict() for process, _ in self._chains]
+        rules = [rule.to_dict() for _, rule in self._chains]
+        for pipeline in pipelines:
+            for name in ("labels", "protocol", "provenance"):
+                del pipeline[name]
         known = None
         if self._known is not None:
             listed = [[video_id, np.flatnonzero(mask).tolist()] for video_id, mask in sorted(self._known.items())]
             known = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
         settings = {
-            "pipeline": pipeline,
-            "labels": self._rule.to_dict() if self._make is None else _name_of(self._make),
+            "pipeline": pipelines[0] if len(pipelines) == 1 else pipelines,
+            "labels": _name_of(self._make) if self._make else rules[0] if len(rules) == 1 else rules,
             "num_classes": self.num_classes,
             "known_labels": known,
         }
         return cast(dict[str, Any], json.loads(json.dumps(settings)))
+
+    def _chain(self, epoch: int) -> _Chain:
+        """What makes the labels of an epoch with a refresh."""
+        return self._chains[min(self._epochs.index(self._scheduled(epoch)), len(self._chains) - 1)]
 
     def _scheduled(self, epoch: int) -> int:
         """The last epoch up to this one with a refresh; -1 where there is none."""
@@ -418,7 +426,10 @@ class LabelRefresher:
             total = len(videos) if isinstance(videos, Sized) else None
             videos = tqdm(videos, total=total, unit="video", disable=None)
         made = _threads.ordered_map(
-            functools.partial(self._label_each, bank), self._new(videos, done), self._threads, _weight
+            functools.partial(self._label_each, bank, self._chain(epoch)),
+            self._new(videos, done),
+            self._threads,
+            _weight,
         )
         part: Done = {}
         last = time.monotonic()
@@ -452,23 +463,25 @@ class LabelRefresher:
             if video.id not in done:
                 yield video
 
-    def _label_each(self, bank: DeltaPseudoLabels, videos: list[Video]) -> list[tuple[str, Entry, Counts] | Exception]:
+    def _label_each(
+        self, bank: DeltaPseudoLabels, chain: _Chain, videos: list[Video]
+    ) -> list[tuple[str, Entry, Counts] | Exception]:
         """The labels of a few videos; after a bad one comes its error, and nothing more."""
         made: list[tuple[str, Entry, Counts] | Exception] = []
         try:
-            for video, found in zip(videos, self._process.process(videos, num_threads=1)):
-                made.append((str(video.id), *self._label(bank, video, found)))
+            for video, found in zip(videos, chain.process.process(videos, num_threads=1)):
+                made.append((str(video.id), *self._label(bank, chain.rule, video, found)))
         except (ValueError, TypeError) as error:
             made.append(error)
         return made
 
-    def _label(self, bank: DeltaPseudoLabels, video: Video, found: Segments) -> tuple[Entry, Counts]:
+    def _label(self, bank: DeltaPseudoLabels, rule: LinPro, video: Video, found: Segments) -> tuple[Entry, Counts]:
         known = None if self._known is None else self._known[video.id]
         shape = video.num_snippets, self.num_classes
         try:
             found = self._instances(video, found, known)
             if self._make is None:
-                made = linpro_label_map(found, *shape, **asdict(self._rule))
+                made = linpro_label_map(found, *shape, **asdict(rule))
                 labels: ArrayLike = made.labels
                 counts = Counts(
                     len(found), **made.solved, relaxed=made.status.count("relaxed"), uncertified=made.uncertified,
@@ -528,6 +541,21 @@ class LabelRefresher:
             note = {"epoch": state.epoch, "number": state.number, "report": report}
             state = state._replace(stamp=self._folder.write(state.bank._videos, note))
         self._state = state
+
+
+def _as_chains(pipelines: Any, knows: bool) -> tuple[_Chain, ...]:
+    """One for every pipeline; what is known about classes takes the place of the rule that guesses it."""
+    given = [pipelines] if isinstance(pipelines, (str, Pipeline)) else pipelines
+    if not isinstance(given, Sequence) or not given:
+        raise TypeError(
+            f"`pipeline` must be the name of a preset, a config.Pipeline, or a sequence of at least one of them, got "
+            f"{pipelines!r:.80}"
+        )
+    found = [presets.for_labels(one) if isinstance(one, str) else one for one in given]
+    processes = [PostProcessor(one) for one in found]
+    if knows:
+        processes = [PostProcessor(replace(one, classes=None)) for one in found]
+    return tuple(_Chain(process, one.labels or LinPro()) for process, one in zip(processes, found))
 
 
 def _as_known(known: Any, num_classes: int) -> dict[str, NDArray[np.bool_]] | None:

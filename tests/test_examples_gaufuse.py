@@ -71,18 +71,17 @@ def test_the_learning_rate(small, schedule, factors):
 @pytest.mark.parametrize(
     ("schedule", "epochs", "labels", "test"),
     [
-        ("paper", [200, 215, 230, 245, 270, 290], [0.1] * 6, 0.03),
+        ("paper", [200, 215, 230, 245, 270, 290], [0.1], 0.03),
         ("code", [200, 230, 245, 260, 275, 300], [0.02, 0.02, 0.02, 0.002, 0.002, 0.0016], 0.2),
     ],
 )
 def test_refreshes_and_temperatures(small, schedule, epochs, labels, test):
     recipe = recipe_of(small, epochs=350, schedule=schedule)
     assert list(recipe.refresher.schedule.epochs(350)) == epochs
-    found = [recipe.label_pipeline(number).stages[0].temperature for number in range(6)]
-    assert found == labels
+    assert [one.stages[0].temperature for one in recipe.label_pipelines()] == labels
     assert recipe.pipeline.stages[0].temperature == test
     fixed = recipe_of(small, schedule=schedule, label_temperature=0.5, test_temperature=0.25)
-    assert fixed.label_pipeline(3).stages[0].temperature == 0.5
+    assert [one.stages[0].temperature for one in fixed.label_pipelines()] == [0.5]
     assert fixed.pipeline.stages[0].temperature == 0.25
 
 
@@ -102,17 +101,17 @@ def test_factors_of_the_differences(small, schedule, delta, scales):
 @pytest.mark.parametrize("schedule", ["paper", "code"])
 def test_instances_are_fused_as_the_options_say(small, schedule, how):
     recipe = recipe_of(small, schedule=schedule, instances=how)
-    assert recipe.label_pipeline(0).stages[0].distribution == how
+    assert recipe.label_pipelines()[0].stages[0].distribution == how
     assert recipe.pipeline.stages[0].distribution == "gaussian"
     tested = recipe_of(small, schedule=schedule, test_instances=how)
-    assert tested.label_pipeline(0).stages[0].distribution == "gaussian"
+    assert tested.label_pipelines()[0].stages[0].distribution == "gaussian"
     assert tested.pipeline.stages[0].distribution == how
 
 
 def test_instances_of_nms(small):
     for schedule, name in (("paper", "rskp"), ("code", "gaufuse_nms")):
         nms = tpp.presets.get(name).stages
-        assert recipe_of(small, schedule=schedule, instances="nms").label_pipeline(0).stages == nms
+        assert recipe_of(small, schedule=schedule, instances="nms").label_pipelines()[0].stages == nms
         assert recipe_of(small, schedule=schedule, test_instances="nms").pipeline.stages == nms
 
 
@@ -120,9 +119,9 @@ def test_the_rest_of_the_pipeline(small):
     for schedule, proposals, name in (("paper", "rskp", "gaufuse_paper"), ("code", "gaufuse", "gaufuse")):
         recipe = recipe_of(small, schedule=schedule)
         assert recipe.pipeline.banks == tpp.presets.get(proposals).banks
-        assert recipe.label_pipeline(0).banks == tpp.presets.get(proposals).banks
+        assert recipe.label_pipelines()[0].banks == tpp.presets.get(proposals).banks
         assert recipe.pipeline.stages == tpp.presets.get(name).stages
-        assert recipe.label_pipeline(0).labels == tpp.presets.for_labels(name).labels
+        assert recipe.label_pipelines()[0].labels == tpp.presets.for_labels(name).labels
         assert recipe.pipeline.num_classes == 3
 
 
@@ -187,7 +186,7 @@ def test_labels_of_the_largest_score(small):
     recipe.before_epoch(4, len)
     recipe.map_parts = 0.8, 0.2
     labels = recipe.refresher.bank.labels(small.train.ids[1])
-    (found,) = tpp.PostProcessor(recipe.label_pipeline(0)).process(recipe.videos(small.train, [1]))
+    (found,) = tpp.PostProcessor(recipe.label_pipelines()[0]).process(recipe.videos(small.train, [1]))
     known = small.train.labels[1]
     np.testing.assert_array_equal(labels, tpp.score_label_map(found, *labels.shape, known_labels=known))
     assert labels.any()

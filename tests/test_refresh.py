@@ -188,6 +188,28 @@ def test_the_rule_of_the_pipeline_makes_the_labels():
     assert content(plain) == content(usual)
 
 
+def test_a_pipeline_for_every_refresh():
+    """The last one serves all that are left, and the place in the schedule decides, not how often labels were made."""
+    cold = presets.for_labels("gaufuse")
+    warm = replace(cold, stages=(replace(cold.stages[0], temperature=5.0),), labels=LinPro(normalization="sum"))
+    alone = {name: make(pipeline=one) for name, one in (("cold", cold), ("warm", warm))}
+    both, late = make(pipeline=[cold, warm]), make(pipeline=["gaufuse", warm])
+    for epoch, name in ((2, "cold"), (4, "warm"), (7, "warm")):
+        for refresher in (*alone.values(), both):
+            refresher.refresh(epoch, tcams(epoch))
+        for video_id in KNOWN:
+            assert_array_equal(both.bank.labels(video_id), alone[name].bank.labels(video_id))
+    late.refresh(5, tcams(7))  # that of 2 was left out
+    assert any((late.bank.labels(name) != alone["cold"].bank.labels(name)).any() for name in KNOWN)
+    for video_id in KNOWN:
+        assert_array_equal(late.bank.labels(video_id), both.bank.labels(video_id))
+    with pytest.raises(ValueError, match="labels"):
+        alone["cold"].load_state_dict(both.state_dict())
+    again = make(pipeline=[cold, warm])
+    again.load_state_dict(both.state_dict())
+    assert content(again) == content(both)
+
+
 @pytest.mark.parametrize("maker", [score_label_map, functools.partial(gaussian_label_map, width=0.3)])
 def test_other_makers_of_labels(maker):
     refresher = make(make_labels=maker)
@@ -221,13 +243,14 @@ def test_instances_in_seconds_become_labels():
     chain = replace(presets.get("rskp"), background="none", labels=LinPro())
     from tal_postproc.config import Seconds
 
-    plain, timed = make(pipeline=chain), make(pipeline=replace(chain, stages=(*chain.stages, Seconds())))
+    seconds = replace(chain, stages=(*chain.stages, Seconds()))
+    plain, timed = make(pipeline=chain), make(pipeline=seconds)
     plain.refresh(2, videos)
     timed.refresh(2, videos)
     for video_id in KNOWN:
         assert_array_equal(plain.bank.labels(video_id), timed.bank.labels(video_id))
     with pytest.raises(ValueError, match="video 'v00': instances in seconds need `seconds_per_snippet`"):
-        make(pipeline=timed._process.pipeline).refresh(2, [replace(video, warp=([0, 1], [0, 2])) for video in videos])
+        make(pipeline=seconds).refresh(2, [replace(video, warp=([0, 1], [0, 2])) for video in videos])
 
 
 # ---------------------------------------------------------------------------------------------- threads, streams, order
@@ -428,7 +451,9 @@ def test_a_map_of_another_shape_is_refused():
     ("options", "error", "message"),
     [
         ({"pipeline": "gaufusion"}, ValueError, "`name` must be one of"),
-        ({"pipeline": 3}, TypeError, "`pipeline` must be a config.Pipeline"),
+        ({"pipeline": 3}, TypeError, "`pipeline` must be the name of a preset, a config.Pipeline, or a sequence of at"),
+        ({"pipeline": []}, TypeError, r"a sequence of at least one of them, got \[\]"),
+        ({"pipeline": ["gaufuse", 3]}, TypeError, "`pipeline` must be a config.Pipeline"),
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1"),
         ({"total_epochs": 7}, ValueError, "`total` must be above the last refresh"),
         ({"schedule": (1, 2)}, TypeError, "`schedule` must be a config.RefreshSchedule, got tuple"),

@@ -88,7 +88,7 @@ class Gaufuse(rskp.Rskp):
         self.rate = self.optimizer.param_groups[0]["lr"]
         self.own_pipeline = self.pipeline
         self.pipeline = self._ending(self._preset(False), "test_instances", self.options["test_temperature"])
-        self.refresher = self._make_refresher(0)
+        self.refresher = self._make_refresher()
         self.history: list[dict[str, Any]] = []  # an entry per refresh
         self.seen = {"labelled": 0, "reached": 0}  # snippets of this epoch
 
@@ -118,20 +118,20 @@ class Gaufuse(rskp.Rskp):
             stages = presets.get("gaufuse_nms").stages if self._as_code else self.own_pipeline.stages
         return replace(pipeline, stages=stages)
 
-    def label_pipeline(self, number: int) -> Pipeline:
-        """Makes the instances of refresh `number`, counted from 0."""
-        temperature = self.options["label_temperature"]
-        if temperature is None and self.options["schedule"] == "code":
-            temperature = CODE_TEMPERATURES[min(number, len(CODE_TEMPERATURES) - 1)]
-        pipeline = self._ending(self._preset(True), "instances", temperature)
+    def label_pipelines(self) -> list[Pipeline]:
+        """What makes the instances, refresh by refresh; the last one for all that are left."""
+        temperatures: Sequence[float | None] = (self.options["label_temperature"],)
+        if temperatures[0] is None and self.options["schedule"] == "code":
+            temperatures = CODE_TEMPERATURES
+        made = [self._ending(self._preset(True), "instances", temperature) for temperature in temperatures]
         known = self.options["known_classes"]  # else the background is one class more
-        return pipeline if known else replace(pipeline, background="none", num_classes=None)
+        return made if known else [replace(one, background="none", num_classes=None) for one in made]
 
-    def _make_refresher(self, number: int) -> LabelRefresher:
+    def _make_refresher(self) -> LabelRefresher:
         schedule = SCHEDULES[self.options["schedule"]]
         known = dict(zip(self.data.ids, self.data.labels))
         return LabelRefresher(
-            self.label_pipeline(number),
+            self.label_pipelines(),
             self.data.num_classes + (not self.options["known_classes"]),
             known_labels=known if self.options["known_classes"] else None,
             total_epochs=self.profile.epochs,
@@ -150,8 +150,6 @@ class Gaufuse(rskp.Rskp):
                 group["lr"] = self.rate * (factors or [1.0])[-1]
         if self.options["labels"] == "none" or not self.refresher.due(epoch):
             return
-        state, self.refresher = self.refresher.state_dict(), self._make_refresher(len(self.history))
-        self._adopt(state)
         report = self.refresher.refresh(epoch, self._teacher())
         precision, recall = self._quality()
         self.history.append(
@@ -239,12 +237,7 @@ class Gaufuse(rskp.Rskp):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         self.history = list(state["history"])
-        self.refresher = self._make_refresher(max(len(self.history) - 1, 0))
         self.refresher.load_state_dict(state["labels"])
-
-    def _adopt(self, state: Mapping[str, Any]) -> None:
-        """Labels that were made at another temperature."""
-        self.refresher.load_state_dict({**state, "settings": self.refresher.state_dict()["settings"]})
 
     def summary(self) -> dict[str, Any]:
         return {"refreshes": self.history}
