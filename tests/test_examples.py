@@ -267,6 +267,10 @@ def test_what_is_refused(small):
         engine.train(mil.Mil, small, engine.Run(profile="huge"))
     with pytest.raises(ValueError, match=r"`options` must be among none, got width"):
         engine.train(mil.Mil, small, engine.Run(profile="smoke", options={"width": 3}))
+    with pytest.raises(ValueError, match="`device` must be one that torch can use here, got 'abacus': Expected one of"):
+        engine.train(mil.Mil, small, engine.Run(profile="smoke", device="abacus"))
+    with pytest.raises(ValueError, match="`device` must be one that torch can use here, got 'cuda:99'"):
+        engine.train(mil.Mil, small, engine.Run(profile="smoke", device="cuda:99"))
     with pytest.raises(ValueError, match="`resume` needs `output`"):
         engine.train(mil.Mil, small, engine.Run(profile="smoke", resume=True))
 

@@ -289,7 +289,7 @@ def test_plans_that_cannot_work(tmp_path, changed, message):
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"device": "abacus"}, RuntimeError, "abacus"),
+        ({"device": "abacus"}, ValueError, "`device` must be one that torch can use here, got 'abacus'"),
         ({"wtalc": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"activitynet": ("nowhere", "here.json")}, FileNotFoundError, "here.json"),
     ],
@@ -351,14 +351,14 @@ def test_the_command(made, capsys, monkeypatch):
 def test_every_argument_of_the_command_arrives(monkeypatch):
     got = []
     monkeypatch.setattr(ablation, "ablate", lambda *args, **more: got.extend([*args[:2], more]) or "")
-    arguments = "ablate a b --profile paper --seeds 3 4 --jobs 5 --only x --device cuda --resamples 7 -o there"
+    arguments = "ablate a b --profile paper --seeds 3 4 --jobs 5 --only x --device cpu:0 --resamples 7 -o there"
     assert cli.main([*arguments.split(), "--wtalc", "w", "--activitynet", "v", "j"]) == 0
     plan = ablation.Plan(
         folder="there",
         profile="paper",
         seeds=(3, 4),
         jobs=5,
-        device="cuda",
+        device="cpu:0",
         wtalc="w",
         activitynet=["v", "j"],
         resamples=7,

@@ -31,7 +31,7 @@ from ..types import BootstrapMAP, FormatError, MissingExtraError, PairedBootstra
 from . import _command
 from ._tables import TABLES, Row, Table, Trial
 from .data import TrainTest
-from .engine import Profile, Recipe, Run, make_data, train
+from .engine import Profile, Recipe, Run, as_device, make_data, train
 
 try:
     import torch
@@ -86,6 +86,7 @@ class Plan:
             raise ValueError(f"`seeds` must be one or more different numbers, got {self.seeds}")
         if self.jobs < 1:
             raise ValueError(f"`jobs` must be at least 1, got {self.jobs}")
+        as_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +206,7 @@ class _Job:
         )
 
     def _recipe(self, data: TrainTest, profile: Profile) -> Recipe:
-        recipe = self.recipe(data.train, profile, self.seed, torch.device(self.plan.device))
+        recipe = self.recipe(data.train, profile, self.seed, as_device(self.plan.device))
         recipe.networks.to(recipe.device)
         return recipe
 

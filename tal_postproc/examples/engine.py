@@ -35,7 +35,7 @@ try:
 except ImportError:
     raise MissingExtraError("torch", "torch", "tal_postproc.examples") from None
 
-__all__ = ["Profile", "Recipe", "Result", "Run", "evaluate", "make_data", "require_choices", "train"]
+__all__ = ["Profile", "Recipe", "Result", "Run", "as_device", "evaluate", "make_data", "require_choices", "train"]
 
 Say = Callable[[str], object]
 _FORMAT = "tal_postproc.examples 1"
@@ -313,7 +313,7 @@ def _threads(run: Run) -> Iterator[None]:
 
 
 def _train(recipe_class: type[Recipe], data: TrainTest, profile: Profile, run: Run, say: Say) -> Result:
-    device = torch.device(run.device)
+    device = as_device(run.device)
     torch.manual_seed(run.seed)
     recipe = recipe_class(data.train, profile, run.seed, device)
     recipe.networks.to(device)
@@ -362,6 +362,14 @@ def _profile(base: Profile, run: Run) -> Profile:
         raise ValueError(f"`options` must be among {', '.join(base.options) or 'none'}, got {', '.join(unknown)}")
     changed = {**asdict(base), "options": {**base.options, **run.options}}
     return Profile(**{**changed, "epochs": base.epochs if run.epochs is None else run.epochs})
+
+
+def as_device(name: str) -> torch.device:
+    """The device of that name; ValueError where torch does not know it, or cannot use it here."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # unknown; not there, or torch is built without it
+        raise ValueError(f"`device` must be one that torch can use here, got {name!r}: {error}") from None
 
 
 def require_choices(options: Mapping[str, Any], choices: Mapping[str, Collection[Any]]) -> None:
