@@ -36,7 +36,7 @@ class Plain(Recipe):
             epochs=4,
             options={"backbone": "stpn"},
         ),
-        "default": Profile(options={"backbone": "stpn"}, epochs=60, learning_rate=5e-4),
+        "default": Profile(options={"backbone": "stpn"}, epochs=60, learning_rate=2e-3),
         "paper": Profile(options={"backbone": "stpn"}, width=2048, epochs=720, learning_rate=1e-4),
     }
     terms: ClassVar[tuple[str, ...]] = ("classification", "extra")
