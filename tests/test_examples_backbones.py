@@ -280,10 +280,12 @@ def test_random_snippets_in_training_and_regular_ones_in_a_test(small):
     recipe = recipe_of(small, plain.Plain, "stpn")
     recipe.backbone.length = 40  # these videos are short
     length = len(small.train.features(2))
-    features, chosen = recipe.snippets(small.train, 2)
-    assert chosen.tolist() == [i * length // 40 for i in range(40)]
-    np.testing.assert_array_equal(features, small.train.features(2)[chosen])
-    first, second, again = (recipe.inputs(epoch, 2)[1].tolist() for epoch in (0, 1, 0))
+    whole = small.train.features(2)
+    row_of = {row.tobytes(): t for t, row in enumerate(whole)}
+    regular, first, second, again = (
+        [row_of[row.numpy().tobytes()] for row in recipe.snippets(small.train, 2, epoch)] for epoch in (None, 0, 1, 0)
+    )
+    assert regular == [i * length // 40 for i in range(40)]
     assert first == again
     assert first != second
     edges = np.arange(41) * length // 40
@@ -292,16 +294,15 @@ def test_random_snippets_in_training_and_regular_ones_in_a_test(small):
     original = len(small.test.features(1))
     assert video.maps["cas"].shape == (40, 3)
     assert video.seconds_per_snippet == pytest.approx(small.test.seconds_per_snippet(1, original) * original / 40)
-    whole = recipe_of(small, plain.Plain, "facnet")
-    assert whole.inputs(0, 2)[1].tolist() == list(range(length))
+    np.testing.assert_array_equal(recipe_of(small, plain.Plain, "facnet").snippets(small.train, 2, 0), whole)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_alone_a_backbone_has_its_own_losses(small, name):
     recipe = recipe_of(small, plain.Plain, name)
     found = recipe.losses(1, 0)
-    features, _ = recipe.inputs(1, 0)
-    expected = recipe.backbone.losses(recipe.backbone(features), recipe.labels[0])
+    output = recipe.backbone(recipe.snippets(small.train, 0, 1))
+    expected = recipe.backbone.losses(output, recipe.labels[0])
     extra = sum(expected[term].item() for term in recipe.backbone.extra_terms)
     assert found["extra"].item() == pytest.approx(extra)
     assert found["classification"].item() == pytest.approx(
@@ -314,9 +315,8 @@ def test_under_rskp_all_branches_share_the_head_and_extra_losses_meet_the_first_
     recipe = recipe_of(small, rskp.Rskp, name)
     recipe.before_epoch(2, len)
     labels = recipe.labels[0]
-    features, _ = recipe.inputs(2, 0)
     backbone = recipe.backbone
-    output = backbone(features)
+    output = backbone(recipe.snippets(small.train, 0, 2))
     means = rskp.summarize(output.embedding, recipe.means)
     slots = recipe.memory.read(labels.nonzero()[:, 0]).clone()
     assert means.shape[1] == slots.shape[1] == backbone.width
@@ -340,7 +340,7 @@ def test_under_rskp_the_backbone_is_tested_as_it_is_alone(small, name):
     assert recipe.pipeline == recipe_of(small, plain.Plain, name).pipeline
     (video,) = recipe.videos(small.test, [1])
     with torch.no_grad():
-        output = recipe.backbone(recipe.snippets(small.test, 1)[0])
+        output = recipe.backbone(recipe.snippets(small.test, 1))
         other = recipe.propagated(output, rskp.summarize(output.embedding, recipe.means))
         ours, theirs = recipe.backbone.maps(output)[0], recipe.backbone.maps(other)[0]
     if name == "rskp":  # the map has the attention in it

@@ -282,7 +282,7 @@ def test_training_draws_other_snippets_in_every_epoch_and_a_test_does_not(small)
     assert drawn[0] == drawn[2] != drawn[1]
     first, again = (next(recipe.videos(small.test, [1])) for _ in range(2))
     assert np.array_equal(first.maps["cas"], again.maps["cas"])
-    chosen, _ = small.test.sample(1, 50)
+    chosen = small.test.sample(1, 50)
     with torch.no_grad():
         maps, _ = recipe.networks.maps(recipe.networks(torch.from_numpy(chosen)))
     np.testing.assert_array_equal(first.maps["cas"], maps["cas"].double().numpy())

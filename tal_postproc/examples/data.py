@@ -85,14 +85,14 @@ class FeatureSet:
         """Of video `index`, which has `num_snippets`."""
         return self._step or float(self.annotations.durations[index]) / num_snippets
 
-    def sample(self, index: int, length: int, rng: np.random.Generator | None = None) -> tuple[Features, NDArray[Any]]:
-        """`length` of the T snippets, and which: floor(i T / length), or one of every stretch at random."""
-        found = self.features(index)
-        edges = np.arange(length + 1) * len(found) // length
+    def sample(self, index: int, length: int, rng: np.random.Generator | None = None) -> Features:
+        """`length` of the T snippets: those at floor(i T / length), or one of every stretch from there on at random."""
+        whole = self.features(index)
+        edges = np.arange(length + 1) * len(whole) // length
         chosen = edges[:-1]
         if rng is not None:
             chosen = chosen + np.floor(rng.random(length) * np.maximum(edges[1:] - chosen, 1)).astype(np.int64)
-        return found[chosen], chosen
+        return whole[chosen]
 
 
 @dataclass(frozen=True)

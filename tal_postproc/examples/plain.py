@@ -61,18 +61,12 @@ class Plain(Recipe):
     def prepare(self) -> None:
         """Networks besides the backbone, for a method that needs them."""
 
-    def snippets(self, data: FeatureSet, index: int, epoch: int | None = None) -> tuple[Tensor, Tensor]:
-        """What the backbone sees of a video, (n, D), and which snippets these are; random ones in an epoch."""
+    def snippets(self, data: FeatureSet, index: int, epoch: int | None = None) -> Tensor:
+        """What the backbone sees of a video, (n, D): all snippets, or its number of them, random ones in an epoch."""
         if self.backbone.length is None:
-            found = self.features(data, index)
-            return found, torch.arange(len(found), device=self.device)
+            return self.features(data, index)
         rng = None if epoch is None else self.generator(epoch, index)
-        sampled, chosen = data.sample(index, self.backbone.length, rng)
-        return torch.from_numpy(sampled).to(self.device), torch.from_numpy(chosen).to(self.device)
-
-    def inputs(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Features (n, D) to train on in an epoch, and which snippets of the video they are."""
-        return self.snippets(self.data, index, epoch)
+        return torch.from_numpy(data.sample(index, self.backbone.length, rng)).to(self.device)
 
     def of_backbone(self, output: Output, labels: Tensor) -> Maps:
         """The backbone's own losses: the sum of those that classify, and the sum of the others."""
@@ -84,15 +78,15 @@ class Plain(Recipe):
         return total
 
     def losses(self, epoch: int, index: int) -> Maps:
-        features, _ = self.inputs(epoch, index)
-        return self.of_backbone(self.backbone(features), self.labels[index])
+        output = self.backbone(self.snippets(self.data, index, epoch))
+        return self.of_backbone(output, self.labels[index])
 
     def predicted(self, output: Output) -> tuple[Maps, Maps]:
         """Maps and video scores that are tested."""
         return self.backbone.maps(output)
 
     def predict(self, data: FeatureSet, index: int) -> Video:
-        features, _ = self.snippets(data, index)
+        features = self.snippets(data, index)
         maps, scores = self.predicted(self.backbone(features))
         original = len(data.features(index))
         return Video(

@@ -118,7 +118,7 @@ class Rskp(Plain):
         self.networks.eval()
         with torch.no_grad():
             for index in range(len(self.data)):
-                embedding = self.backbone.embed(self.snippets(self.data, index)[0])
+                embedding = self.backbone.embed(self.snippets(self.data, index))
                 self._offer(self.labels[index], self._representatives(embedding))
 
     def _representatives(self, embedding: Tensor) -> Tensor:
@@ -154,8 +154,7 @@ class Rskp(Plain):
 
     def losses(self, epoch: int, index: int) -> Maps:
         labels = self.labels[index]
-        features, _ = self.inputs(epoch, index)
-        output = self.backbone(features)
+        output = self.backbone(self.snippets(self.data, index, epoch))
         total = self.of_backbone(output, labels)
         if not self.two_branches:
             return {**total, **self.more_losses(epoch, index, [output.logits])}

@@ -75,14 +75,14 @@ class TwoStreamRecipe(Recipe):
         self.pipeline = self.networks.pipeline
 
     def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
-        features, _ = self.data.sample(index, self.length, self.generator(epoch, index))
+        features = self.data.sample(index, self.length, self.generator(epoch, index))
         found = self.networks.losses(self.networks(torch.from_numpy(features).to(self.device)), self.labels[index])
         if "semantic" in found:
             found["semantic"] = min(self.passed(epoch) / WARM, 1.0) * found["semantic"]
         return found
 
     def predict(self, data: FeatureSet, index: int) -> Video:
-        features, _ = data.sample(index, self.length)
+        features = data.sample(index, self.length)
         whole = len(data.features(index))
         maps, scores = self.networks.maps(self.networks(torch.from_numpy(features).to(self.device)))
         return Video(
