@@ -118,12 +118,15 @@ def _nms(stage: Nms, rows: Rows, videos: Sequence[Video]) -> Rows:
 
 def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
     order, offsets = _ordered(rows, stage.per_class)
+    keep, scores, _ = soft_nms_groups(rows.segments, rows.scores, order, offsets, *soft_nms_rule(stage, len(order)))
+    kept = replace(rows.take(keep), scores=scores, pool=rows)
+    return kept if stage.max_detections is None else _keep(Keep(top=stage.max_detections), kept, videos)
+
+
+def soft_nms_rule(stage: SoftNms, room: int) -> tuple[Any, ...]:
+    """What `soft_nms_groups` gets besides the rows; room for so many picks."""
     start, slope = _checks.as_decay_start(stage.method, stage.threshold, stage.gate)
-    keep, scores, _ = soft_nms_groups(
-        rows.segments,
-        rows.scores,
-        order,
-        offsets,
+    return (
         suppression.SOFT_METHODS[stage.method],
         stage.sigma,
         start,
@@ -131,11 +134,9 @@ def _soft_nms(stage: SoftNms, rows: Rows, videos: Sequence[Video]) -> Rows:
         -np.inf if stage.min_score is None else stage.min_score,
         stage.keep_first,
         stage.decay_negative,
-        len(order),
+        room,
         *_measure(stage.overlap),
     )
-    kept = replace(rows.take(keep), scores=scores, pool=rows)
-    return kept if stage.max_detections is None else _keep(Keep(top=stage.max_detections), kept, videos)
 
 
 def _fuse(stage: Fuse, rows: Rows, videos: Sequence[Video]) -> Rows:
@@ -149,20 +150,21 @@ def clusters(stage: Fuse, rows: Rows) -> FusedSegments:
         weights = _checks.as_values(weights, len(weights), f"columns[{stage.weights!r}]")
     order, offsets = _ordered(rows, stage.per_class, stage.ties, _kernels.SMALL)
     fused, _ = fusion.fuse_groups(
-        rows.segments,
-        rows.scores,
-        weights,
-        order,
-        offsets,
-        overlap=(stage.threshold, stage.inclusive, *_measure(stage.overlap)),
-        temperature=stage.temperature,
-        distribution=stage.distribution,
-        dof=stage.dof,
-        fit=stage.scale == "fit",
-        signed_denominator=stage.signed_denominator,
-        multiplicity=rows.multiplicity,
+        rows.segments, rows.scores, weights, order, offsets, multiplicity=rows.multiplicity, **fusion_rule(stage)
     )
     return fused
+
+
+def fusion_rule(stage: Fuse) -> dict[str, Any]:
+    """What `fuse_groups` gets besides the rows."""
+    return {
+        "overlap": (stage.threshold, stage.inclusive, *_measure(stage.overlap)),
+        "temperature": stage.temperature,
+        "distribution": stage.distribution,
+        "dof": stage.dof,
+        "fit": stage.scale == "fit",
+        "signed_denominator": stage.signed_denominator,
+    }
 
 
 def fusion_weights(stage: Fuse, rows: Rows) -> Any:

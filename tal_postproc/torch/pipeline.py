@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _checks, _stages, pipeline, suppression
+from .. import _checks, _stages, pipeline
 from .._checks import Float, Int
 from .._signals import Searched, about, map_name, outer_mix
 from ..config import (
@@ -709,22 +709,8 @@ def _nms(stage: Nms, rows: Any, given: _Given) -> Any:
 
 def _soft_nms(stage: SoftNms, rows: Any, given: _Given) -> Any:
     order, offsets = _ordered(rows, stage.per_class)
-    start, slope = _checks.as_decay_start(stage.method, stage.threshold, stage.gate)
-    keep, scores, _ = _kernel("soft_nms_groups", given.device)(
-        rows.segments,
-        rows.scores,
-        order,
-        offsets,
-        suppression.SOFT_METHODS[stage.method],
-        stage.sigma,
-        start,
-        slope,
-        -np.inf if stage.min_score is None else stage.min_score,
-        stage.keep_first,
-        stage.decay_negative,
-        len(order),
-        *_stages._measure(stage.overlap),
-    )
+    rule = _stages.soft_nms_rule(stage, len(order))
+    keep, scores, _ = _kernel("soft_nms_groups", given.device)(rows.segments, rows.scores, order, offsets, *rule)
     kept = replace(rows.take(keep), scores=scores, pool=rows)
     return kept if stage.max_detections is None else _keep(Keep(top=stage.max_detections), kept, given)
 
@@ -732,19 +718,9 @@ def _soft_nms(stage: SoftNms, rows: Any, given: _Given) -> Any:
 def _fuse(stage: Fuse, rows: Any, given: _Given) -> Any:
     weights = _stages.fusion_weights(stage, rows).double()
     order, offsets = _ordered(rows, stage.per_class, stage.ties)
+    rule = _stages.fusion_rule(stage)
     fused, _ = _kernel("fuse_groups", given.device)(
-        rows.segments,
-        rows.scores,
-        weights,
-        order,
-        offsets,
-        overlap=(stage.threshold, stage.inclusive, *_stages._measure(stage.overlap)),
-        temperature=stage.temperature,
-        distribution=stage.distribution,
-        dof=stage.dof,
-        fit=stage.scale == "fit",
-        signed_denominator=stage.signed_denominator,
-        multiplicity=rows.multiplicity,
+        rows.segments, rows.scores, weights, order, offsets, multiplicity=rows.multiplicity, **rule
     )
     return _stages.fused_rows(rows, fused)
 
