@@ -643,15 +643,20 @@ _worker: Worker  # of a process of the pool
 def _begin(job: Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    end_with_parent()
+    _worker = Worker(job, 1)
+
+
+def end_with_parent() -> None:
+    """In a process of a pool: end when the parent is killed, of which nobody else would tell."""
     parent = multiprocessing.parent_process()
-    if parent is not None:  # nobody else would tell us that it was killed
+    if parent is not None:
 
         def follow() -> None:
             parent.join()
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
-    _worker = Worker(job, 1)
 
 
 def _work(shard: Shard) -> None:

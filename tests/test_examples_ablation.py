@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +156,18 @@ def test_two_processes(made, tmp_path):
     again, said = make(plan_of(tmp_path, jobs=2))
     assert again == text
     assert said[3].endswith("with 2 at a time")
+
+
+@pytest.mark.slow
+def test_when_the_command_is_killed_its_processes_end(tmp_path):
+    command = [sys.executable, "-m", "tal_postproc.cli", "ablate", "rskp-3", "--profile", "smoke", "--jobs", "2"]
+    with subprocess.Popen([*command, "-o", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        while not list(tmp_path.glob("*/done.json")):
+            assert running.poll() is None, running.stdout.read()
+            time.sleep(0.01)
+        running.kill()
+        running.communicate(timeout=60)  # the pipe is open as long as one of them lives
+    assert len(list(tmp_path.glob("*/done.json"))) < 15
 
 
 def test_runs_of_other_settings_are_refused(made):

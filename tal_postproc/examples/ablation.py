@@ -23,6 +23,7 @@ import numpy as np
 
 from .._checks import Float
 from .._files import atomic_write
+from .._jobs import end_with_parent
 from .._tcam_files import read_tcams, write_tcams
 from ..bootstrap import bootstrap_map
 from ..formats import read_detections, write_detections
@@ -319,7 +320,7 @@ def _made(jobs: Sequence[_Job], processes: int) -> Iterator[tuple[_Job, float]]:
     if processes == 1:
         yield from ((job, job.make()) for job in jobs)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         running = {pool.submit(job.make): job for job in jobs}
         try:
             yield from ((running[future], future.result()) for future in as_completed(running))
