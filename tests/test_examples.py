@@ -333,6 +333,10 @@ def test_the_command(tmp_path, capsys):
     arguments = ["train", "mil", "--profile", "smoke", "--epochs", "1", "-o", str(tmp_path)]
     assert cli.main(arguments) == 0
     assert "mil, untrained" in capsys.readouterr().out
+    assert cli.main([*arguments, "--learning-rate", "0"]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["trained"] == result["untrained"]
+    assert result["settings"]["learning_rate"] == 0
     assert cli.main([*arguments, "--set", "nothing=1"]) == 2
     assert "`options` must be among none, got nothing" in capsys.readouterr().err
     assert cli.main([*arguments, "--wtalc", "a", "--activitynet", "b", "c"]) == 2

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--activitynet", nargs=2, metavar=("DIR", "JSON"), help="one npy of features per video, and annotations"
     )
     parser.add_argument("--epochs", type=int, help="in place of the profile's")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="in place of the profile's")
     parser.add_argument("--seed", type=int, default=0, help="of data, weights, order and Dropout (default 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--amp", action="store_true", help="forward passes in bfloat16 where that is safe")
@@ -47,6 +48,7 @@ def run(name: str, args: argparse.Namespace) -> None:
         profile=args.profile,
         seed=args.seed,
         epochs=args.epochs,
+        learning_rate=args.learning_rate,
         device=args.device,
         amp=args.amp,
         output=args.output,

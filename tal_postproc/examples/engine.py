@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -66,7 +66,7 @@ class Run:
         One of those of the recipe: "smoke", "default" or "paper".
     seed : int
         Of the data, the initial weights, the order of the videos and Dropout.
-    epochs : int, optional
+    epochs, learning_rate : int and float, optional
         Instead of the profile's.
     device : str
         As torch names it.
@@ -90,6 +90,7 @@ class Run:
     profile: str = "default"
     seed: int = 0
     epochs: int | None = None
+    learning_rate: float | None = None
     device: str = "cpu"
     amp: bool = False
     output: str | os.PathLike[str] | None = None
@@ -360,8 +361,9 @@ def _profile(base: Profile, run: Run) -> Profile:
     unknown = sorted(set(run.options) - set(base.options))
     if unknown:
         raise ValueError(f"`options` must be among {', '.join(base.options) or 'none'}, got {', '.join(unknown)}")
-    changed = {**asdict(base), "options": {**base.options, **run.options}}
-    return Profile(**{**changed, "epochs": base.epochs if run.epochs is None else run.epochs})
+    given = {"epochs": run.epochs, "learning_rate": run.learning_rate}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(base, options={**base.options, **run.options}, **changed)
 
 
 def as_device(name: str) -> torch.device:
