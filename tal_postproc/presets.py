@@ -542,7 +542,7 @@ def _from_papers() -> dict[str, Pipeline]:
         num_classes=20,
         protocol="activitynet",
         tiou_thresholds=_decimals(0.1, 0.7, 0.1),
-        provenance="Temporal multi-resolution ILG + PTLR, section III-C (inference) and IV-A; maps ots and rts",
+        provenance="Temporal multi-resolution ILG + PTLR, section III-D (inference) and IV-A; maps ots and rts",
     )
     return {
         "gaufuse_paper_thumos": gaufuse,

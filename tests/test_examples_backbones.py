@@ -260,19 +260,20 @@ def test_a_recipe_trains_a_backbone_as_published(small):
             recipe.reduction,
             recipe.optimizer.defaults["betas"][1],
             recipe.optimizer.defaults["weight_decay"],
-            recipe.optimizer.defaults["lr"],
+            {group["lr"] for group in recipe.optimizer.param_groups if group["params"]},
             recipe.backbone.length,
         )
         for name in NAMES
         for recipe in [recipe_of(small, plain.Plain, name)]
     }
+    of_features = 1e-3 * 2048 / 16  # of which there are 16
     assert trained == {
-        "rskp": (10, "sum", 0.99, 5e-4, 1e-3, None),
-        "stpn": (6, "mean", 0.999, 0.0, 1e-3, 400),
-        "bm": (16, "mean", 0.999, 5e-4, 1e-3 * 2048 / 16, 400),  # there are 16 features
-        "wum": (16, "mean", 0.999, 5e-4, 1e-3, 750),
-        "facnet": (10, "sum", 0.99, 5e-3, 1e-3, None),
-        "basnet": (16, "mean", 0.999, 5e-4, 1e-3, 750),
+        "rskp": (10, "sum", 0.99, 5e-4, {1e-3}, None),
+        "stpn": (6, "mean", 0.999, 0.0, {1e-3}, 400),
+        "bm": (16, "mean", 0.999, 5e-4, {of_features, 1e-3}, 400),
+        "wum": (16, "mean", 0.999, 5e-4, {1e-3}, 750),
+        "facnet": (10, "sum", 0.99, 5e-3, {1e-3}, None),
+        "basnet": (16, "mean", 0.999, 5e-4, {1e-3}, 750),
     }
 
 

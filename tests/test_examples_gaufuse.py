@@ -49,10 +49,11 @@ def test_the_weight_of_the_labels_is_that_of_the_code(small):
     assert recipe.label_weight(349) == 50
 
 
-def test_memory_and_pseudo_labels_over_a_whole_training(small):
-    recipe = recipe_of(small, epochs=350)
+@pytest.mark.parametrize(("schedule", "last"), [("paper", 0.5), ("code", 1)])
+def test_memory_and_pseudo_labels_over_a_whole_training(small, schedule, last):
+    recipe = recipe_of(small, epochs=350, schedule=schedule)
     assert [recipe.uses_memory(epoch) for epoch in (99, 100)] == [False, True]
-    assert [recipe.pseudo_weight(epoch) for epoch in (0, 99, 100, 199, 200, 349)] == [1, 1, 0.5, 0.5, 1, 1]
+    assert [recipe.pseudo_weight(epoch) for epoch in (0, 99, 100, 199, 200, 349)] == [1, 1, 0.5, 0.5, last, last]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_labels_of_classes_that_were_found(small):
 
 
 @pytest.mark.filterwarnings("ignore::tal_postproc.types.LabelCollapseWarning")  # it has learnt nothing yet
-@pytest.mark.parametrize("backbone", ["stpn", "facnet"])
+@pytest.mark.parametrize("backbone", ["stpn", "facnet", "bm"])
 def test_another_backbone_learns_from_its_own_instances(small, backbone):
     recipe = recipe_of(small, backbone=backbone, schedule="code")
     recipe.before_epoch(4, len)
@@ -176,9 +177,9 @@ def test_another_backbone_learns_from_its_own_instances(small, backbone):
     rows = recipe.backbone.length or len(small.train.features(0))
     assert recipe.refresher.targets(small.train.ids[0], 4).shape == (rows, 4)
     assert not recipe.uses_memory(4)
-    assert recipe.optimizer.param_groups[0]["lr"] == pytest.approx(
-        recipe.profile.learning_rate * recipe.backbone.pace * 0.4096
-    )
+    own = [group["lr"] for group in recipe.backbone.rates(recipe.profile.learning_rate)]
+    rates = [group["lr"] for group in recipe.optimizer.param_groups]
+    assert rates == pytest.approx([0.4096 * rate for rate in (*own, recipe.profile.learning_rate)])
 
 
 def test_labels_of_the_largest_score(small):
@@ -255,7 +256,7 @@ def test_all_losses_of_rskp_stay(small):
     ours, theirs = recipe.losses(5, 0), plain.losses(5, 0)
     assert set(ours) == {*theirs, "labels"}
     assert ours["classification"] == theirs["classification"]
-    assert ours["pseudo"].item() == pytest.approx(2 * theirs["pseudo"].item())  # weight 1, not 0.5
+    assert ours["pseudo"] == theirs["pseudo"]
 
 
 @pytest.mark.parametrize(

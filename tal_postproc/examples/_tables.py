@@ -242,13 +242,15 @@ GAUFUSE_3 = Table(
 )
 
 _NMS = {"test_instances": "nms"}
+UNLABELLED = "without labels"
 GAUFUSE_4 = Table(
     title="GauFuse, Table 4: components",
     rows=(
         _row("baseline", "rskp", (55.8, 38.2, 12.5, 45.1)),
         *(
-            Row(label, (Trial(recipe="gaufuse", options=options, test=test, paper=paper),))
+            Row(label, (Trial(recipe="gaufuse", options=options, test=test, paper=paper),), int(label != UNLABELLED))
             for label, options, test, paper in (
+                (UNLABELLED, {"labels": "none"}, _NMS, ()),
                 ("+ LinPro", {"instances": "nms", "delta": False}, _NMS, (57.4, 36.2, 12.2, 44.9)),
                 ("+ Gaussian weighted fusion", {"delta": False}, _NMS, (58.2, 36.6, 12.7, 45.6)),
                 ("+ Delta pseudo label", {}, _NMS, (58.4, 37.6, 12.2, 46.2)),
@@ -292,7 +294,7 @@ _ILG = (
 
 
 def _ilg(papers: tuple[tuple[float, ...], ...]) -> tuple[Row, ...]:
-    """Only the first labels: 3 of the 9 parts of a training with 3 stages."""
+    """Only the first labels: 3 of the 9 parts of a training with 3 stages of 2 networks."""
     return tuple(
         Row(
             label,
@@ -311,12 +313,16 @@ def _ilg(papers: tuple[tuple[float, ...], ...]) -> tuple[Row, ...]:
 
 
 def _stage(label: str, stage: int, networks: str, paper: tuple[float, ...], reference: int, which: int = -1) -> Row:
-    """The end of a stage in a training of 4; `which` of the networks' labels, from the end."""
+    """The end of a stage in a training of 4; `which` of the networks' labels, from the end.
+
+    A network has one part of a training that has 9 with both networks and 3 stages.
+    """
+    parts = 2 if networks == "both" else 1
     trial = Trial(
         recipe="ilg_ptlr",
         options={"stages": 4} if networks == "both" else {"stages": 4, "networks": networks},
-        length=11 / 9,
-        until=(3 + 2 * stage) / 9,
+        length=(3 + parts * 4) / 9,
+        until=(3 + parts * stage) / 9,
         entry=("labels", which),
         paper=paper,
     )

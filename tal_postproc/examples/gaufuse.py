@@ -85,7 +85,7 @@ class Gaufuse(rskp.Rskp):
         if options["backbone"] != "rskp":
             options = {**options, "representatives": "none"}
         super().__init__(data, replace(profile, options=options), seed, device)
-        self.rate = self.optimizer.param_groups[0]["lr"]
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.own_pipeline = self.pipeline
         self.pipeline = self._ending(self._preset(False), "test_instances", self.options["test_temperature"])
         self.refresher = self._make_refresher()
@@ -146,8 +146,8 @@ class Gaufuse(rskp.Rskp):
         super().before_epoch(epoch, say)
         if self.options["schedule"] == "code":
             factors = [factor for start, factor in CODE_RATES if self.reached(epoch, start)]
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * (factors or [1.0])[-1]
+            for group, rate in zip(self.optimizer.param_groups, self.rates):
+                group["lr"] = rate * (factors or [1.0])[-1]
         if self.options["labels"] == "none" or not self.refresher.due(epoch):
             return
         report = self.refresher.refresh(epoch, self._teacher())
@@ -201,8 +201,10 @@ class Gaufuse(rskp.Rskp):
 
     # ----------------------------------------------------------------------------------------------------------- losses
     def pseudo_weight(self, epoch: int) -> float:
-        """1, with the memory 0.5, with the labels 1 again."""
-        return 1.0 if self.reached(epoch, SCHEDULES["paper"].refreshes[0]) else super().pseudo_weight(epoch)
+        """RSKP's, since the paper preserves its losses; in the code 1 again from the first refresh on."""
+        schedule = self.options["schedule"]
+        again = schedule == "code" and self.reached(epoch, SCHEDULES[schedule].refreshes[0])
+        return 1.0 if again else super().pseudo_weight(epoch)
 
     def label_weight(self, epoch: int) -> float:
         """10 at the first refresh, five times as much after 0.134 of the training, then constant."""

@@ -63,7 +63,7 @@ SMALL = {  # for features that are shorter, and networks that are narrower, than
     "norm_weight": 1e-5,
     "he_start": True,
 }
-FIRST_UNITS, STAGE_UNITS = 3, 2  # 1,500 iterations of ILG, 500 of each network
+FIRST_UNITS = 3  # 1,500 iterations of ILG, 500 of each network in each stage
 
 
 class Phase(NamedTuple):
@@ -147,7 +147,7 @@ class IlgPtlr(Recipe):
             learning_rate=1e-2,
             options={**OPTIONS, **SMALL, "frame_width": 16},
         ),
-        "default": Profile(options={**OPTIONS, **SMALL}, epochs=45, learning_rate=2e-3),
+        "default": Profile(options={**OPTIONS, **SMALL}, epochs=90, learning_rate=2e-3),
         "paper": Profile(options=OPTIONS, width=2048, epochs=360, learning_rate=1e-4),
     }
     terms = ("basnet", "cross_stream", "multi_resolution", "labels")
@@ -178,9 +178,10 @@ class IlgPtlr(Recipe):
         return network.apply(_he_start) if options["he_start"] else network
 
     def _pipeline(self) -> Pipeline:
-        if not self.names:
-            return cast(Basnet, self.initial.streams[0]).pipeline
         ptlr = presets.get("ptlr")
+        if not self.names:  # BaS-Net's proposals, at the thresholds that the paper gives
+            basnet = cast(Basnet, self.initial.streams[0]).pipeline
+            return replace(basnet, banks=(replace(basnet.banks[0], thresholds=ptlr.banks[0].thresholds),))
         banks = tuple(bank for bank in ptlr.banks if bank.signal.mix[0][0] in self.names)
         return replace(ptlr, banks=banks, background="last", num_classes=self.data.num_classes)
 
@@ -245,6 +246,7 @@ class IlgPtlr(Recipe):
             "precision": found.precision,
             "recall": found.coverage,  # the paper's word: correct among all snippets
             "recall_of_action": found.recall,
+            "classes": int(np.any([(code == LabelState.ACTION).any(axis=0) for code in codes], axis=0).sum()),
         }
 
     def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
@@ -324,10 +326,10 @@ def _plan(profile: Profile) -> list[Phase]:
     )
     names = _names(options)
     turns = [(stage, name) for stage in range(1, int(options["stages"]) + 1) for name in names]
-    unit = profile.epochs / (FIRST_UNITS + STAGE_UNITS * options["stages"])
+    unit = profile.epochs / (FIRST_UNITS + len(turns))
     plan = [Phase(0, "initial", 0)]
-    for turn, (stage, name) in enumerate(turns):
-        plan.append(Phase(stage, name, round(unit * (FIRST_UNITS + STAGE_UNITS * turn / len(names)))))
+    for turn, (stage, name) in enumerate(turns, FIRST_UNITS):
+        plan.append(Phase(stage, name, round(unit * turn)))
     if len({phase.begin for phase in plan} | {profile.epochs}) <= len(plan):
         raise ValueError(f"`epochs` must leave some for each of {len(plan)} networks in turn, got {profile.epochs}")
     return plan
@@ -349,7 +351,8 @@ def _truth(data: FeatureSet, index: int, num_snippets: int) -> Segments:
 def _told(row: Mapping[str, Any]) -> str:
     where = f"stage {row['stage']}, {row['network']}" if row["stage"] else "first"
     shares = (100 * row[name] for name in ("precision", "recall", "recall_of_action"))
-    return "labels, {}: precision {:.1f}, recall {:.1f} of all snippets, {:.1f} of action".format(where, *shares)
+    told = "labels, {}: precision {:.1f}, recall {:.1f} of all snippets, {:.1f} of action; of {} classes"
+    return told.format(where, *shares, row["classes"])
 
 
 if __name__ == "__main__":

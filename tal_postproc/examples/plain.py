@@ -51,11 +51,11 @@ class Plain(Recipe):
         self.networks.backbone = self.backbone
         self.prepare()
         self.networks.to(device)
+        groups = self.backbone.rates(profile.learning_rate)
+        own = {id(parameter) for group in groups for parameter in group["params"]}
+        groups.append({"params": [one for one in self.networks.parameters() if id(one) not in own]})
         self.optimizer = torch.optim.Adam(
-            self.networks.parameters(),
-            profile.learning_rate * self.backbone.pace,
-            betas=kind.betas,
-            weight_decay=kind.weight_decay,
+            groups, profile.learning_rate, betas=kind.betas, weight_decay=kind.weight_decay
         )
 
     def prepare(self) -> None:

@@ -40,8 +40,9 @@ CHOICES = {
 
 
 class TwoStreamRecipe(Recipe):
-    """Options: `length` T, the snippets that are sampled from a video; `batch_size`; `dictionary`, what it starts as,
-    "means" of the classes or "uniform" in [0, 1]; the others are those of `backbones.two_stream.TwoStream`.
+    """Options: `length` T, the snippets that are sampled from a video in training; `batch_size`; `dictionary`, what
+    it starts as, "means" of the classes or "uniform" in [0, 1]; the others are those of
+    `backbones.two_stream.TwoStream`.
     """
 
     name = "two_stream"
@@ -71,7 +72,12 @@ class TwoStreamRecipe(Recipe):
         self.networks = TwoStream(data.features(0).shape[1], profile.width, data.num_classes, **options)
         if start == "means":
             self.networks.dictionary.data.copy_(class_means(data))
-        self.optimizer = torch.optim.Adam(self.networks.parameters(), profile.learning_rate, weight_decay=5e-4)
+        others = [parameter for name, parameter in self.networks.named_parameters() if name != "dictionary"]
+        groups: list[dict[str, Any]] = [
+            {"params": others},
+            {"params": [self.networks.dictionary], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.Adam(groups, profile.learning_rate, weight_decay=5e-4)
         self.pipeline = self.networks.pipeline
 
     def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
@@ -82,14 +88,13 @@ class TwoStreamRecipe(Recipe):
         return found
 
     def predict(self, data: FeatureSet, index: int) -> Video:
-        features = data.sample(index, self.length)
-        whole = len(data.features(index))
-        maps, scores = self.networks.maps(self.networks(torch.from_numpy(features).to(self.device)))
+        features = self.features(data, index)
+        maps, scores = self.networks.maps(self.networks(features))
         return Video(
             data.ids[index],
             {name: value.double().cpu().numpy() for name, value in maps.items()},
             {name: value.double().cpu().numpy() for name, value in scores.items()},
-            seconds_per_snippet=data.seconds_per_snippet(index, whole) * whole / self.length,
+            seconds_per_snippet=data.seconds_per_snippet(index, len(features)),
         )
 
 

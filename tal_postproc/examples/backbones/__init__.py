@@ -78,7 +78,6 @@ class Backbone(nn.Module, ABC):
     reduction: ClassVar[Literal["sum", "mean"]] = "sum"  # of the gradients of a batch
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     weight_decay: ClassVar[float] = 5e-4
-    pace: float = 1.0  # times the profile's learning rate
     width: int  # of the embedding
     pipeline: Pipeline  # makes detections of `maps`, background included if they have it
 
@@ -97,6 +96,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def maps(self, output: Output) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Maps and video scores as `pipeline` names them."""
+
+    def rates(self, rate: float) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser, for the learning rate of a profile."""
+        return [{"params": list(self.parameters()), "lr": rate}]
 
     def forward(self, features: Tensor) -> Output:
         """The head of the embedding."""

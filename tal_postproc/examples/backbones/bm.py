@@ -6,6 +6,8 @@ docs/tutorials/backbones.md lists the choices.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,8 +41,7 @@ class Bm(Backbone):
     """Foreground and background feature, one classifier for both with a column for the background.
 
     The attention is guided by what the classifier says of every snippet, smoothed in time; two learned vectors pull
-    the two features apart.  The features are taken as they come: no embedding.  Adam moves every weight by the learning
-    rate, a logit therefore by that times the sum of the features: with fewer than the published 2,048 the rate grows.
+    the two features apart.  The features are taken as they come: no embedding.
     """
 
     terms = ("foreground", "background", "guide", "cluster")
@@ -52,7 +53,6 @@ class Bm(Backbone):
     def __init__(self, num_features: int, width: int, num_classes: int) -> None:
         super().__init__()
         self.width = num_features
-        self.pace = PUBLISHED_FEATURES / num_features
         self.attention = attention_of(num_features)
         self.classifier = nn.Linear(num_features, num_classes + 1)
         self.clusters = nn.Parameter(torch.empty(2, num_features))  # u_f, u_b
@@ -71,6 +71,19 @@ class Bm(Backbone):
             num_classes=num_classes,
             tiou_thresholds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         )
+
+    def rates(self, rate: float) -> list[dict[str, Any]]:
+        """Adam moves every weight by the rate, what a layer gives by that times the sum of what it reads.
+
+        So layers that read features learn faster where these are fewer than the published 2,048.
+        """
+        of_hidden = list(self.attention[2].parameters())
+        kept = {id(parameter) for parameter in of_hidden}
+        of_features = [parameter for parameter in self.parameters() if id(parameter) not in kept]
+        return [
+            {"params": of_features, "lr": rate * PUBLISHED_FEATURES / self.width},
+            {"params": of_hidden, "lr": rate},
+        ]
 
     def embed(self, features: Tensor) -> Tensor:
         return features
