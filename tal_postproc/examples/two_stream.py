@@ -57,7 +57,7 @@ class TwoStreamRecipe(Recipe):
             epochs=4,
             options={**OPTIONS, "length": 60},
         ),
-        "default": Profile(options=OPTIONS),
+        "default": Profile(options=OPTIONS, learning_rate=4e-3),
         "paper": Profile(options={**OPTIONS, "length": 750}, width=2048, epochs=100, learning_rate=1e-4),
     }
     terms = TwoStream.terms
