@@ -177,7 +177,7 @@ def test_another_backbone_learns_from_its_own_instances(small, backbone):
     rows = recipe.backbone.length or len(small.train.features(0))
     assert recipe.refresher.targets(small.train.ids[0], 4).shape == (rows, 4)
     assert not recipe.uses_memory(4)
-    own = [group["lr"] for group in recipe.backbone.rates(recipe.profile.learning_rate)]
+    own = [group["lr"] for group in recipe.backbone.parameter_groups(recipe.profile.learning_rate)]
     rates = [group["lr"] for group in recipe.optimizer.param_groups]
     assert rates == pytest.approx([0.4096 * rate for rate in (*own, recipe.profile.learning_rate)])
 

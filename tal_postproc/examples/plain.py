@@ -51,7 +51,7 @@ class Plain(Recipe):
         self.networks.backbone = self.backbone
         self.prepare()
         self.networks.to(device)
-        groups = self.backbone.rates(profile.learning_rate)
+        groups = self.backbone.parameter_groups(profile.learning_rate)
         own = {id(parameter) for group in groups for parameter in group["params"]}
         groups.append({"params": [one for one in self.networks.parameters() if id(one) not in own]})
         self.optimizer = torch.optim.Adam(

@@ -97,8 +97,8 @@ class Backbone(nn.Module, ABC):
     def maps(self, output: Output) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Maps and video scores as `pipeline` names them."""
 
-    def rates(self, rate: float) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser, for the learning rate of a profile."""
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """What the optimiser gets, for the learning rate of a profile."""
         return [{"params": list(self.parameters()), "lr": rate}]
 
     def forward(self, features: Tensor) -> Output:

@@ -72,7 +72,7 @@ class Bm(Backbone):
             tiou_thresholds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         )
 
-    def rates(self, rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """Adam moves every weight by the rate, what a layer gives by that times the sum of what it reads.
 
         So layers that read features learn faster where these are fewer than the published 2,048.
