@@ -250,8 +250,13 @@ class IlgPtlr(Recipe):
         }
 
     def step(self, epoch: int, indices: Sequence[int], autocast: Callable[[], Any]) -> dict[str, float]:
-        with torch.backends.mkldnn.flags(enabled=False):  # it prepares itself for every length, and all videos differ
+        mkldnn: Any = torch.backends.mkldnn
+        before = mkldnn.enabled
+        mkldnn.enabled = False  # it prepares itself for every length, and those of videos all differ
+        try:
             return super().step(epoch, indices, autocast)
+        finally:
+            mkldnn.enabled = before
 
     def losses(self, epoch: int, index: int) -> dict[str, Tensor]:
         features = self.features(self.data, index)
