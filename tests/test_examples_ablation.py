@@ -209,6 +209,22 @@ def test_metrics_of_the_summary(tmp_path):
     assert early != history[-1]
 
 
+@pytest.mark.parametrize(("of_map", "of_labels", "row"), [("ptlr-3", "ptlr-4", 0), ("ptlr-5", "ptlr-6", 8)])
+def test_one_run_has_its_map_and_the_quality_of_its_labels(tmp_path, of_map, of_labels, row):
+    plan = plan_of(tmp_path, seeds=(0,))
+    by_map = replace(TABLES[of_map], rows=(replace(TABLES[of_map].rows[row], reference=0),))
+    text, said = make(plan, by_map)
+    (job,) = ablation._jobs([by_map], plan).values()
+    (trial,) = by_map.rows[0].trials
+    result = json.loads(job.file("result", after=job.end(trial)).read_text())
+    assert cells_of(text, by_map.rows[0].label)[4].startswith(f"{100 * result['trained'][4]:.1f} (")
+    by_label = replace(TABLES[of_labels], rows=(TABLES[of_labels].rows[0],))
+    text, said = make(plan, by_label)
+    assert said[0].startswith("1 runs: 1 are there")
+    precision = result["labels"][-1 if row == 0 else 1]["precision"]
+    assert cells_of(text, by_label.rows[0].label)[0].startswith(f"{100 * precision:.1f} (")
+
+
 def test_stages_of_a_longer_training_are_those_of_a_shorter_one():
     """Tables V and VI of PTLR test one training of four stages on its way."""
     found = []

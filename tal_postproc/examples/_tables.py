@@ -85,6 +85,11 @@ class Table:
     figure: bool = False
     note: str = ""
 
+    @property
+    def is_of_summary(self) -> bool:
+        """Whether the metrics are told by the run itself, not mAPs."""
+        return all(isinstance(metric, str) and metric != "avg" for metric in self.metrics)
+
 
 def _row(label: str, recipe: str, paper: tuple[float, ...], /, reference: int = 0, **options: Any) -> Row:
     """A line of a table with a single group of columns."""

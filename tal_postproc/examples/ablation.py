@@ -236,7 +236,7 @@ class _Job:
     def measure(self, trial: Trial, table: Table) -> Measured:
         """A trial of this run."""
         after = self.end(trial)
-        if trial.entry:
+        if table.is_of_summary:
             summary = json.loads(self.file("result", after=after).read_text(encoding="utf-8"))
             entry = functools.reduce(lambda found, key: found[key], trial.entry, summary)
             return Measured(values=np.array([[100 * entry[metric] for metric in table.metrics]]))
