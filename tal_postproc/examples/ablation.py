@@ -512,7 +512,7 @@ def _draw(table: Table, found: Sequence[Sequence[Measured]], path: Path, say: Sa
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that reads well as text, too."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    widths = [max(2, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]  # a rule has a dash
     rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     aligned = [
         [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))] for row in rows
