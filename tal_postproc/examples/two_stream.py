@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from ..types import Video
 from .backbones.two_stream import BRANCHES, GUIDES, TwoStream
 from .data import FeatureSet
-from .engine import Profile, Recipe
+from .engine import Profile, Recipe, require_choices
 
 __all__ = ["TwoStreamRecipe"]
 
@@ -66,7 +65,8 @@ class TwoStreamRecipe(Recipe):
 
     def __init__(self, data: FeatureSet, profile: Profile, seed: int, device: torch.device) -> None:
         super().__init__(data, profile, seed, device)
-        options = _checked(profile.options)
+        options = dict(profile.options)
+        require_choices(options, CHOICES)
         self.length, start = int(options.pop("length")), options.pop("dictionary")
         self.batch_size = int(options.pop("batch_size"))
         self.networks = TwoStream(data.features(0).shape[1], profile.width, data.num_classes, **options)
@@ -108,13 +108,6 @@ def class_means(data: FeatureSet) -> Tensor:
         totals += shown * features.sum(axis=0, dtype=np.float64)
         counts += shown * len(features)
     return torch.from_numpy((totals / np.maximum(counts, 1)).astype(np.float32))
-
-
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    for name, choices in CHOICES.items():
-        if options[name] not in choices:
-            raise ValueError(f"option `{name}` must be one of {', '.join(choices)}, got {options[name]!r}")
-    return dict(options)
 
 
 if __name__ == "__main__":
